@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deqcore/device/pool.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <semaphore>
+#include <thread>
+
+#include "deqcore/base/error.hpp"
+
+namespace deqcore {
+namespace {
+
+constexpr int most_threads = 1024;
+constexpr int spins = 300;  // about a microsecond before a worker sleeps
+
+int available_cpus() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+int default_threads() {
+  if (const char* text = std::getenv("DEQCORE_NUM_THREADS")) {
+    const int threads = std::atoi(text);
+    if (threads >= 1) return std::min(threads, most_threads);
+  }
+  return available_cpus();
+}
+
+std::atomic<int> chosen_threads{0};
+
+struct Job {
+  std::int64_t tasks;
+  int threads;
+  FunctionRef<void(std::int64_t)> task;
+  std::atomic<std::int64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::exception_ptr error;
+
+  void work() {
+    for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
+      try {
+        task(i);
+      } catch (...) {
+        if (!failed.exchange(true)) error = std::current_exception();
+        next.store(tasks, std::memory_order_relaxed);
+      }
+    }
+  }
+};
+
+class Pool {
+ public:
+  // The pool is never destroyed: its threads may outlive static destruction. After a fork the child starts a new one,
+  // since the parent's threads do not exist there.
+  static Pool& shared() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+      instance_ = new Pool;
+      pthread_atfork(nullptr, nullptr, [] { instance_ = new Pool; });
+    });
+    return *instance_;
+  }
+
+  void run(Job& job, Interrupt* interrupt) {
+    std::unique_lock alone(one_job_, std::try_to_lock);
+    if (!alone) return job.work();  // another caller holds the workers
+    while (static_cast<int>(workers_) < job.threads - 1) start_worker();
+    job_ = &job;
+    gate_.store(0, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_release);
+    generation_.notify_all();
+    job.work();
+    if ((gate_.fetch_or(closed, std::memory_order_acq_rel) & ~closed) == 0) return;
+    while (!left_.try_acquire_for(Interrupt::interval))
+      if (interrupt) interrupt->poll();
+  }
+
+ private:
+  static constexpr std::uint32_t closed = 1u << 31;
+
+  void start_worker() {
+    std::thread([this, id = workers_] { serve(id); }).detach();
+    ++workers_;
+  }
+
+  void serve(int id) {
+    for (int seen = 0;;) {
+      for (int i = 0; i < spins && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
+      generation_.wait(seen, std::memory_order_acquire);
+      seen = generation_.load(std::memory_order_acquire);
+      if (!enter()) continue;
+      if (id < job_->threads - 1) job_->work();
+      if (gate_.fetch_sub(1, std::memory_order_acq_rel) == (closed | 1)) left_.release();
+    }
+  }
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+  }
+
+  // A worker that comes too late for a job must not touch it: its caller may be gone.
+  bool enter() {
+    std::uint32_t inside = gate_.load(std::memory_order_acquire);
+    while (!(inside & closed))
+      if (gate_.compare_exchange_weak(inside, inside + 1, std::memory_order_acq_rel)) return true;
+    return false;
+  }
+
+  static inline Pool* instance_ = nullptr;
+
+  std::mutex one_job_;
+  Job* job_ = nullptr;
+  int workers_ = 0;
+  std::atomic<int> generation_{0};
+  std::atomic<std::uint32_t> gate_{closed};  // workers inside the job, and whether it is closed to more
+  std::binary_semaphore left_{0};            // released by the last worker that leaves a closed job
+};
+
+}  // namespace
+
+int num_threads() {
+  const int chosen = chosen_threads.load(std::memory_order_relaxed);
+  if (chosen > 0) return chosen;
+  static const int by_default = default_threads();
+  return by_default;
+}
+
+void set_num_threads(int threads) {
+  require(threads >= 0 && threads <= most_threads, "threads: ", threads, " given; expected 0 (default) to ", most_threads);
+  chosen_threads.store(threads, std::memory_order_relaxed);
+}
+
+void parallel_for(int threads, std::int64_t tasks, FunctionRef<void(std::int64_t)> task, Interrupt* interrupt) {
+  Job job{.tasks = tasks, .threads = static_cast<int>(std::min<std::int64_t>({threads, tasks, most_threads})), .task = task};
+  if (job.threads > 1)
+    Pool::shared().run(job, interrupt);
+  else
+    job.work();
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace deqcore

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deqcore/fixed_point/fixed_point.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <utility>
+
+#include "deqcore/device/queues.hpp"
+#include "deqcore/fixed_point/method.hpp"
+#include "deqcore/kernels/step.hpp"
+#include "deqcore/kernels/vector.hpp"
+
+namespace deqcore {
+namespace {
+
+constexpr double shrunk_enough = 0.9;  // of the block: below this share of running rows it is worth a new shape
+
+template <class... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+
+}  // namespace
+
+template <class Queue, class T>
+struct FixedPoint<Queue, T>::State {
+  State(Queue& queue_, std::int64_t rows_, std::int64_t width_, const Method& method, const Stop& stop_, Arena& scratch)
+      : queue(queue_), rows(rows_), width(width_), stop(stop_), limits(resolve<T>(stop_)) {
+    require(rows >= 1 && rows <= std::numeric_limits<std::int32_t>::max(), "rows: ", rows,
+            " given; expected 1 to 2147483647");
+    require(width >= 1, "width: ", width, " given; expected at least 1");
+    blocks[0] = scratch.take_rows<T>(rows, width);
+    blocks[1] = scratch.take_rows<T>(rows, width);
+    ids[0] = scratch.take<std::int32_t>(rows);
+    ids[1] = scratch.take<std::int32_t>(rows);
+    source = scratch.take<std::int32_t>(rows);
+    states = {.report = {},
+              .g_norm = scratch.take<double>(rows),
+              .f_norm = scratch.take<double>(rows),
+              .z_norm = scratch.take<double>(rows),
+              .best = scratch.take<double>(rows),
+              .best_step = scratch.take<std::int32_t>(rows),
+              .best_at = scratch.take<BestAt>(rows),
+              .event = scratch.take<Event>(rows),
+              .frozen = scratch.take<std::int8_t>(rows)};
+    rule = std::visit(
+        Overloaded{[&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
+                   [&](const Anderson& options) {
+                     return AndersonFactory<Queue, T>::make(options, rows, width, scratch);
+                   }},
+        method);
+    patience = static_cast<std::int32_t>(2 * rule->history() + 20);
+  }
+
+  // Drops ended rows from the block if the host may and if it pays. Moves no data: see ActiveRows.
+  void retire() {
+    active.source = nullptr;
+    const std::int64_t running = progress.running;
+    std::int64_t keep = active.count;
+    if (stop.retire == Retire::on && running <= shrunk_enough * active.count) keep = running;
+    if (stop.retire == Retire::halve)
+      keep = std::min(keep, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(running))));
+    if (keep == active.count) return;
+    which_ids ^= 1;
+    run(queue, SelectRows<T>{.rows = active,
+                             .keep = keep,
+                             .running = running,
+                             .states = states,
+                             .ids = ids[which_ids],
+                             .source = source});
+    active = {.ids = ids[which_ids], .count = keep, .source = source};
+  }
+
+  Question<T> ask() {
+    counts.questions += 1;
+    counts.rows_asked += active.count;
+    kind = Ask::value;
+    return {.kind = kind, .at = at(), .rows = active.ids, .count = active.count};
+  }
+
+  Rows<T> at() const { return blocks[which].slice(0, active.count); }
+  Rows<T> other() const { return blocks[which ^ 1]; }
+
+  Queue& queue;
+  std::int64_t rows, width;
+  Stop stop;
+  Limits limits;
+  std::int32_t patience = 0;
+  std::unique_ptr<MethodRule<Queue, T>> rule;
+
+  Rows<T> blocks[2];  // the points asked about, and those of the step before
+  std::int32_t* ids[2] = {};
+  std::int32_t* source = nullptr;
+  RowStates states;
+
+  Ask kind = Ask::done;
+  Rows<T> result;
+  ActiveRows active;
+  int which = 0, which_ids = 0;
+  std::int64_t steps = 0;
+  Counts counts;
+  Progress progress;
+};
+
+template <class Queue, class T>
+FixedPoint<Queue, T>::FixedPoint(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method,
+                                 const Stop& stop, Arena& scratch)
+    : state_(std::make_unique<State>(queue, rows, width, method, stop, scratch)) {}
+
+template <class Queue, class T>
+FixedPoint<Queue, T>::~FixedPoint() = default;
+
+template <class Queue, class T>
+std::size_t FixedPoint<Queue, T>::scratch_bytes(std::int64_t rows, std::int64_t width, const Method& method,
+                                                const Stop& stop) {
+  Arena counting;
+  Queue* none = nullptr;  // measuring touches no queue
+  FixedPoint(*none, rows, width, method, stop, counting);
+  return counting.used();
+}
+
+template <class Queue, class T>
+Question<T> FixedPoint<Queue, T>::start(Rows<const T> z0, Rows<T> result, const Report& report, const double* scale) {
+  State& s = *state_;
+  require(s.blocks[0].data != nullptr, "scratch: this solver was made with a counting arena and can only measure");
+  require(z0.rows == s.rows && z0.width == s.width, "z0: ", z0.rows, " x ", z0.width, " given; expected ", s.rows, " x ",
+          s.width);
+  require(result.rows == s.rows && result.width == s.width, "result: ", result.rows, " x ", result.width,
+          " given; expected ", s.rows, " x ", s.width);
+  const T* const z0_end = z0[z0.rows - 1] + z0.width;
+  require(z0_end <= result.data || result[result.rows - 1] + result.width <= z0.data, "result: overlaps z0");
+  s.result = result;
+  s.states.report = report;
+  s.active = {.ids = s.ids[0], .count = s.rows};
+  s.which = s.which_ids = 0;
+  s.steps = 0;
+  s.counts = {};
+  s.progress = {.running = s.rows};
+  run(s.queue, BeginRows<T>{.rows = s.rows, .given_scale = scale, .states = s.states, .ids = s.ids[0]});
+  run(s.queue, CopyRows<T>{.from = z0, .to = s.at()});
+  s.rule->start(s.queue);
+  return s.ask();
+}
+
+template <class Queue, class T>
+Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
+  State& s = *state_;
+  require(s.kind != Ask::done, "advance: called without an open question");
+  require(answer.rows == s.active.count && answer.width == s.width, "answer: ", answer.rows, " x ", answer.width,
+          " given; expected ", s.active.count, " x ", s.width);
+  s.steps += 1;
+  run(s.queue, MeasureResidual<T>{.rows = s.active,
+                                  .norm = s.stop.norm,
+                                  .first = s.steps == 1,
+                                  .z = s.at(),
+                                  .f = answer,
+                                  .z_before = s.other(),
+                                  .states = s.states});
+  run(s.queue, JudgeRows<T>{.rows = s.active,
+                            .limits = s.limits,
+                            .max_steps = static_cast<std::int32_t>(s.stop.max_steps),
+                            .patience = s.patience,
+                            .states = s.states,
+                            .progress = s.queue.mailbox()});
+  run(s.queue, KeepBest<T>{
+                   .rows = s.active, .z = s.at(), .z_before = s.other(), .result = s.result, .states = s.states});
+  const Rows<const T> z = s.at();
+  s.active.source = nullptr;
+  if (s.steps % s.stop.look_every == 0 || s.steps >= s.stop.max_steps) {
+    s.progress = s.queue.read();  // the only wait
+    s.counts.looks += 1;
+    if (s.progress.running == 0) {
+      s.kind = Ask::done;
+      return {};
+    }
+    s.retire();
+  }
+  const Rows<T> next = s.other().slice(0, s.active.count);
+  s.rule->update(s.queue, {.rows = s.active, .z = z, .f = answer, .states = s.states}, next);
+  if (s.progress.running < s.active.count || s.stop.look_every > 1)
+    run(s.queue, HoldRows<T>{.rows = s.active, .z = z, .next = next, .states = s.states});
+  s.which ^= 1;
+  return s.ask();
+}
+
+template <class Queue, class T>
+void FixedPoint<Queue, T>::end(Status status) {
+  State& s = *state_;
+  if (s.kind == Ask::done) return;
+  run(s.queue, EndRows<T>{.rows = s.active,
+                          .status = status,
+                          .z = s.at(),
+                          .z_before = s.other(),
+                          .result = s.result,
+                          .states = s.states});
+  s.progress = {};
+  s.kind = Ask::done;
+}
+
+template <class Queue, class T>
+const Counts& FixedPoint<Queue, T>::counts() const {
+  return state_->counts;
+}
+
+template <class Queue, class T>
+const Progress& FixedPoint<Queue, T>::progress() const {
+  return state_->progress;
+}
+
+template <class Queue, class T>
+Rows<T> FixedPoint<Queue, T>::block(int which) const {
+  return state_->blocks[which];
+}
+
+DEQCORE_INSTANTIATE(FixedPoint);
+
+}  // namespace deqcore

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// The methods, as options. Defaults live here and nowhere else.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+namespace deqcore {
+
+// z <- z + beta (f(z) - z)
+struct Picard {
+  double beta = 1.0;  // weight of the new value, in (0, 2); 1 is undamped
+};
+
+// Anderson acceleration, type II: the residuals of the last steps are combined to the smallest one.
+struct Anderson {
+  std::int64_t history = 6;  // columns of differences, 1 to 32
+  double beta = 1.0;         // weight of the new value, in (0, 2); 1 is undamped
+  double ridge = 1e-10;      // regularisation relative to the trace of the Gram matrix, >= 0
+  double growth = 2.0;       // a residual above this times the row's best clears its window, > 1; infinity: never
+};
+
+using Method = std::variant<Picard, Anderson>;
+
+}  // namespace deqcore

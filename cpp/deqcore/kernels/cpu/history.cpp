@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deqcore/kernels/history.hpp"
+
+#include <algorithm>
+
+#include "deqcore/kernels/cpu/lanes.hpp"
+#include "deqcore/kernels/row_math.hpp"
+
+namespace deqcore {
+namespace {
+
+constexpr std::int64_t piece = 512;  // elements whose differences stay in the L1 cache while the window is read
+
+}  // namespace
+
+template <class T>
+void run(CpuQueue& queue, const ClearHistory<T>& k) {
+  queue.note("ClearHistory", 0);
+  std::fill_n(k.history.depth, k.rows, -1);
+  std::fill_n(k.history.slot, k.rows, 0);
+}
+
+template <class T>
+void run(CpuQueue& queue, const GuardHistory<T>& k) {
+  queue.note("GuardHistory", 0);
+  for (std::int64_t i = 0; i < k.rows.count; ++i) {
+    const std::int64_t row = k.rows.ids[i];
+    if (!k.states.running(row) || k.history.depth[row] < 1) continue;
+    if (k.states.g_norm[row] <= k.growth * k.states.report.residual[row]) continue;
+    k.history.depth[row] = -1;
+    k.states.report.rejected[row] += 1;
+  }
+}
+
+template <class T>
+void run(CpuQueue& queue, const PushHistory<T>& k) {
+  const History<T>& h = k.into;
+  const std::int64_t bytes = (h.m + 8) * h.width * sizeof(T);
+  queue.note("PushHistory", k.rows.count * bytes);
+  queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
+    at_simd_level([&](auto simd) __attribute__((always_inline)) {
+      constexpr int lanes = simd.bytes / sizeof(T);
+      constexpr int sums = lanes::doubles<simd.bytes>;
+      for (std::int64_t i = first; i < first + count; ++i) {
+        const std::int64_t row = k.rows.ids[i];
+        if (!k.states.running(row)) continue;
+        const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
+        T *f_last = h.f_last[row], *g_last = h.g_last[row];
+        if (h.depth[row] < 0) {  // nothing to take a difference with
+          h.depth[row] = 0;
+          h.slot[row] = 0;
+          lanes::sweep<lanes>(h.width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
+            using V = simd::Vector<T, L>;
+            const V image = simd::load<V>(f + at);
+            simd::store(f_last + at, image);
+            simd::store(g_last + at, image - simd::load<V>(z + at));
+          });
+          continue;
+        }
+        const std::int32_t slot = h.slot[row];
+        const std::int32_t depth = std::min<std::int32_t>(h.depth[row] + 1, static_cast<std::int32_t>(h.m));
+        T *dF = h.column(h.dF, row, slot), *dG = h.column(h.dG, row, slot);
+        double *gram = h.gram + row * h.m * h.m, *rhs = h.rhs + row * h.m;
+        double line[row_math::max_history] = {}, right[row_math::max_history] = {};
+        for (std::int64_t start = 0; start < h.width; start += piece) {
+          const std::int64_t n = std::min(piece, h.width - start);
+          lanes::sweep<lanes>(n, [=]<int L>(std::int64_t offset) __attribute__((always_inline)) {
+            using V = simd::Vector<T, L>;
+            const std::int64_t at = start + offset;
+            const V image = simd::load<V>(f + at), g = image - simd::load<V>(z + at);
+            simd::store(dF + at, image - simd::load<V>(f_last + at));
+            simd::store(dG + at, g - simd::load<V>(g_last + at));
+            simd::store(f_last + at, image);
+            simd::store(g_last + at, g);
+          });
+          for (std::int32_t j = 0; j < depth; ++j) {
+            const T* column = h.column(h.dG, row, j) + start;
+            line[j] += lanes::dot<sums>(column, dG + start, n);
+            right[j] += lanes::dot<sums>(column, g_last + start, n);
+          }
+        }
+        for (std::int32_t j = 0; j < depth; ++j) {
+          gram[slot * h.m + j] = gram[j * h.m + slot] = line[j];
+          rhs[j] = right[j];
+        }
+        h.depth[row] = depth;
+        h.slot[row] = static_cast<std::int32_t>((slot + 1) % h.m);
+      }
+    });
+  });
+}
+
+template <class T>
+void run(CpuQueue& queue, const SolveSmall<T>& k) {
+  const History<T>& h = k.history;
+  queue.note("SolveSmall", 0);
+  for (std::int64_t i = 0; i < k.rows.count; ++i) {
+    const std::int64_t row = k.rows.ids[i];
+    if (!k.states.running(row) || h.depth[row] < 1) continue;
+    if (row_math::solve_spd(h.gram + row * h.m * h.m, h.m, h.depth[row], k.ridge, h.rhs + row * h.m,
+                            h.gamma + row * h.m))
+      continue;
+    h.depth[row] = 0;  // the last f and g stay good
+    h.slot[row] = 0;
+    k.states.report.singular[row] += 1;
+  }
+}
+
+template <class T>
+void run(CpuQueue& queue, const MixHistory<T>& k) {
+  const History<T>& h = k.history;
+  const bool damped = k.beta != 1;
+  const std::int64_t bytes = ((damped ? 2 : 1) * (h.m + 1) + 1) * h.width * sizeof(T);
+  queue.note("MixHistory", k.rows.count * bytes);
+  queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
+    at_simd_level([&](auto simd) __attribute__((always_inline)) {
+      constexpr int lanes = simd.bytes / sizeof(T);
+      const T held = static_cast<T>(1 - k.beta);
+      for (std::int64_t i = first; i < first + count; ++i) {
+        const std::int64_t row = k.rows.ids[i];
+        if (!k.states.running(row)) continue;
+        const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
+        T* next = k.next[i];
+        const std::int32_t depth = h.depth[row];
+        const T *dF = h.column(h.dF, row, 0), *dG = h.column(h.dG, row, 0);
+        T gamma[row_math::max_history];
+        for (std::int32_t j = 0; j < depth; ++j) gamma[j] = static_cast<T>(h.gamma[row * h.m + j]);
+        const std::int64_t pitch = h.pitch;
+        lanes::sweep<lanes>(h.width, [&]<int L>(std::int64_t at) __attribute__((always_inline)) {
+          using V = simd::Vector<T, L>;
+          V correction = {};
+          for (std::int32_t j = 0; j < depth; ++j) correction += gamma[j] * simd::load<V>(dF + j * pitch + at);
+          const V image = simd::load<V>(f + at);
+          V mixed = image - correction;
+          if (damped) {
+            V g = image - simd::load<V>(z + at);
+            for (std::int32_t j = 0; j < depth; ++j) g -= gamma[j] * simd::load<V>(dG + j * pitch + at);
+            mixed -= held * g;
+          }
+          simd::store(next + at, mixed);
+        });
+      }
+    });
+  });
+}
+
+template <class T>
+void run(CpuQueue& queue, const DampedStep<T>& k) {
+  const bool damped = k.beta != 1;
+  const std::int64_t width = k.z.width, bytes = (damped ? 3 : 2) * width * sizeof(T);
+  queue.note("DampedStep", k.rows.count * bytes);
+  queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
+    at_simd_level([&](auto simd) __attribute__((always_inline)) {
+      constexpr int lanes = simd.bytes / sizeof(T);
+      const T beta = static_cast<T>(k.beta);
+      for (std::int64_t i = first; i < first + count; ++i) {
+        if (!k.states.running(k.rows.ids[i])) continue;
+        const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
+        T* next = k.next[i];
+        if (!damped) {
+          std::copy_n(f, width, next);
+          continue;
+        }
+        lanes::sweep<lanes>(width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
+          using V = simd::Vector<T, L>;
+          const V point = simd::load<V>(z + at);
+          simd::store(next + at, point + beta * (simd::load<V>(f + at) - point));
+        });
+      }
+    });
+  });
+}
+
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, ClearHistory);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, GuardHistory);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, PushHistory);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, SolveSmall);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, MixHistory);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, DampedStep);
+
+}  // namespace deqcore

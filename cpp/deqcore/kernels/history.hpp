@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// A window of differences per row, and the small least-squares problem over it.
+//
+// dF, dG  differences of successive images f and residuals g;  m  most columns;  the window of a row lies at the row's
+// own index and never moves. z and f stand where they stood when they were measured ("before" in step.hpp), the next
+// points where they will be asked about. No operand may overlap another.
+#pragma once
+
+#include "deqcore/kernels/kernel.hpp"
+#include "deqcore/kernels/step.hpp"
+
+namespace deqcore {
+
+// By row. depth -1: nothing remembered, not even the last f and g.
+template <class T>
+struct History {
+  T* dF = nullptr;  // [row][slot][pitch]
+  T* dG = nullptr;
+  std::int64_t m = 0;
+  std::int64_t width = 0;
+  std::int64_t pitch = 0;
+  Rows<T> f_last, g_last;
+  std::int32_t* depth = nullptr;  // columns in use
+  std::int32_t* slot = nullptr;   // where the next column goes
+  double* gram = nullptr;         // [row][m][m]   dG^T dG
+  double* rhs = nullptr;          // [row][m]      dG^T g
+  double* gamma = nullptr;        // [row][m]      the coefficients
+
+  T* column(T* columns, std::int64_t row, std::int64_t at) const { return columns + (row * m + at) * pitch; }
+};
+
+// Forgets every row's window.
+template <class T>
+struct ClearHistory {
+  std::int64_t rows;
+  History<T> history;
+};
+DEQCORE_KERNEL(ClearHistory);
+
+// A running row whose residual exceeds `growth` times its best so far forgets its window, and the rejection is counted.
+template <class T>
+struct GuardHistory {
+  ActiveRows rows;
+  double growth;
+  RowStates states;
+  History<T> history;
+};
+DEQCORE_KERNEL(GuardHistory);
+
+// dF[slot] = f - f_last, dG[slot] = g - g_last with g = f - z; remembers f and g; renews one line of dG^T dG, and dG^T g.
+//   depth + 4 reads (the dG; f, z, f_last, g_last), 4 writes
+template <class T>
+struct PushHistory {
+  ActiveRows rows;
+  Rows<const T> z, f;  // before
+  RowStates states;
+  History<T> into;
+};
+DEQCORE_KERNEL(PushHistory);
+
+// (dG^T dG + ridge trace(dG^T dG) I) gamma = dG^T g, by Cholesky in double. A row whose system cannot be solved forgets
+// its window, and that is counted.
+template <class T>
+struct SolveSmall {
+  ActiveRows rows;
+  double ridge;
+  RowStates states;
+  History<T> history;
+};
+DEQCORE_KERNEL(SolveSmall);
+
+// next = f - dF gamma - (1 - beta) (g - dG gamma).   depth + 1 reads, 1 write; 2 depth + 2 reads if beta is not 1
+template <class T>
+struct MixHistory {
+  ActiveRows rows;
+  double beta;
+  Rows<const T> z, f;  // before
+  RowStates states;
+  History<T> history;
+  Rows<T> next;  // by position
+};
+DEQCORE_KERNEL(MixHistory);
+
+// next = z + beta (f - z).   2 reads, 1 write; 1 read if beta is 1
+template <class T>
+struct DampedStep {
+  ActiveRows rows;
+  double beta;
+  Rows<const T> z, f;  // before
+  RowStates states;
+  Rows<T> next;  // by position
+};
+DEQCORE_KERNEL(DampedStep);
+
+}  // namespace deqcore

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deqcore/maps/activation.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numbers>
+#include <string>
+#include <type_traits>
+
+#include "deqcore/base/error.hpp"
+#include "deqcore/device/simd.hpp"
+
+namespace deqcore {
+namespace {
+
+// exp(x) = power + power * rest with x = k ln 2 + r, power = 2^k, rest = exp(r) - 1 by its Taylor series, which for
+// |r| <= ln(2) / 2 falls below eps within `terms`. Beyond +-limit the result saturates.
+template <class V>
+struct Exponential {
+  V power, rest;
+  [[gnu::always_inline]] V exp() const { return power * rest + power; }
+  [[gnu::always_inline]] V expm1() const { return power * rest + (power - 1); }  // no cancellation near 0
+};
+
+template <class T, class V>
+[[gnu::always_inline]] inline Exponential<V> exponential(const V& given) {
+  constexpr bool single = std::is_same_v<T, float>;
+  using Int = std::conditional_t<single, std::int32_t, std::int64_t>;
+  using I = simd::Vector<Int, sizeof(V) / sizeof(T)>;
+  constexpr T limit = single ? T(87) : T(708);
+  constexpr T ln2_high = single ? T(0.693359375) : T(6.93147180369123816490e-01);  // ends in zeros: k ln2_high is exact
+  constexpr T ln2_low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
+  constexpr T rounder = single ? T(12582912) : T(6755399441055744);  // 1.5 * 2^23, 2^52: adding it rounds to an integer
+  constexpr Int rounder_bits = single ? Int(0x4B400000) : Int(0x4338000000000000);
+  constexpr int terms = single ? 7 : 13;
+  constexpr int mantissa_bits = single ? 23 : 52, exponent_bias = single ? 127 : 1023;
+
+  V x = given > limit ? (V{} + limit) : given;  // NaN passes both
+  x = x < -limit ? (V{} - limit) : x;
+  const V shifted = x * std::numbers::log2e_v<T> + rounder;
+  const V k = shifted - rounder;
+  const V r = (x - k * ln2_high) - k * ln2_low;
+  V series = V{} + T(1);
+  for (int n = terms; n >= 2; --n) series = series * (r * (T(1) / static_cast<T>(n))) + T(1);
+  I exponent;
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  exponent = (exponent - rounder_bits + exponent_bias) << mantissa_bits;
+  Exponential<V> result{.power = {}, .rest = series * r};
+  std::memcpy(&result.power, &exponent, sizeof exponent);
+  return result;
+}
+
+template <class V>
+[[gnu::always_inline]] inline V magnitude(const V& x) {
+  return x < 0 ? -x : x;
+}
+
+// e / (e + 2) with e = exp(2 |x|) - 1
+template <class T, class V>
+[[gnu::always_inline]] inline V tanh(const V& x) {
+  const V size = magnitude(x);
+  const V capped = size > T(20) ? (V{} + T(20)) : size;
+  const V e = exponential<T>(V(2 * capped)).expm1();
+  const V t = e / (e + T(2));
+  return x < 0 ? -t : t;
+}
+
+// 1 - tanh^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|)
+template <class T, class V>
+[[gnu::always_inline]] inline V tanh_slope(const V& x) {
+  const V e = exponential<T>(V(-2 * magnitude(x))).exp();
+  return 4 * e / ((T(1) + e) * (T(1) + e));
+}
+
+// 1 / (1 + exp(-x)), from the side where exp is small
+template <class T, class V>
+[[gnu::always_inline]] inline V sigmoid(const V& x) {
+  const V e = exponential<T>(V(-magnitude(x))).exp();
+  const V s = T(1) / (T(1) + e);
+  return x < 0 ? e * s : s;
+}
+
+template <class T>
+T normal_cdf(T x) {
+  return T(0.5) * std::erfc(-x * T(std::numbers::sqrt2_v<T> / 2));
+}
+
+template <class T>
+T normal_pdf(T x) {
+  constexpr T c = std::numbers::inv_sqrtpi_v<T> / std::numbers::sqrt2_v<T>;
+  return c * std::exp(T(-0.5) * x * x);
+}
+
+// x <- formula(x + c), a vector at a time; the rest goes through a padded vector, so that every element sees the same
+// arithmetic.
+template <class T, class Formula>
+void vector_loop(std::int64_t n, const T* c, T* x, const Formula& formula) {
+  at_simd_level([=](auto simd) __attribute__((always_inline)) {
+    constexpr int lanes = simd.bytes / sizeof(T);
+    using V = simd::Vector<T, lanes>;
+    std::int64_t i = 0;
+    for (; i + lanes <= n; i += lanes)
+      simd::store(x + i, V(formula(V(simd::load<V>(x + i) + simd::load<V>(c + i)))));
+    if (i == n) return;
+    T padded[lanes] = {};
+    for (std::int64_t j = i; j < n; ++j) padded[j - i] = x[j] + c[j];
+    simd::store(padded, V(formula(simd::load<V>(padded))));
+    for (std::int64_t j = i; j < n; ++j) x[j] = padded[j - i];
+  });
+}
+
+template <class T, class Formula>
+void scalar_loop(std::int64_t n, const T* c, T* x, const Formula& formula) {
+  for (std::int64_t i = 0; i < n; ++i) x[i] = formula(x[i] + c[i]);
+}
+
+}  // namespace
+
+std::string_view name(Activation activation) {
+  switch (activation) {
+    case Activation::identity: return "identity";
+    case Activation::relu: return "relu";
+    case Activation::tanh: return "tanh";
+    case Activation::sigmoid: return "sigmoid";
+    case Activation::softplus: return "softplus";
+    case Activation::gelu: return "gelu";
+    case Activation::silu: return "silu";
+    case Activation::sin: return "sin";
+  }
+  return "unknown";
+}
+
+Activation activation_named(std::string_view wanted) {
+  std::string all;
+  for (Activation activation : activations) {
+    if (name(activation) == wanted) return activation;
+    all += (all.empty() ? "" : ", ") + std::string(name(activation));
+  }
+  fail(ErrorCode::bad_argument, "activation: '" + std::string(wanted) + "' given; expected one of " + all);
+}
+
+template <class T>
+void activate(Activation activation, std::int64_t n, const T* c, T* x) {
+  switch (activation) {
+    case Activation::identity:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v; });
+    case Activation::relu:  // written so that NaN stays NaN
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v < 0 ? (decltype(v){}) : v; });
+    case Activation::tanh:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return tanh<T>(v); });
+    case Activation::sigmoid:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return sigmoid<T>(v); });
+    case Activation::silu:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v * sigmoid<T>(v); });
+    case Activation::softplus:
+      return scalar_loop(n, c, x, [](T v) { return std::max(v, T(0)) + std::log1p(std::exp(-std::abs(v))); });
+    case Activation::gelu:
+      return scalar_loop(n, c, x, [](T v) { return v * normal_cdf(v); });
+    case Activation::sin:
+      return scalar_loop(n, c, x, [](T v) { return std::sin(v); });
+  }
+}
+
+template <class T>
+void differentiate(Activation activation, std::int64_t n, const T* c, T* x) {
+  switch (activation) {
+    case Activation::identity:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return 0 * v + T(1); });
+    case Activation::relu:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
+        return (v > 0 ? (decltype(v){} + T(1)) : (decltype(v){})) + 0 * v;
+      });
+    case Activation::tanh:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
+        return tanh_slope<T>(v);
+      });
+    case Activation::sigmoid:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
+        return sigmoid<T>(v) * sigmoid<T>(decltype(v)(-v));
+      });
+    case Activation::silu:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
+        const auto s = sigmoid<T>(v);
+        return s * (T(1) + v * sigmoid<T>(decltype(v)(-v)));
+      });
+    case Activation::softplus:
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return sigmoid<T>(v); });
+    case Activation::gelu:
+      return scalar_loop(n, c, x, [](T v) { return normal_cdf(v) + v * normal_pdf(v); });
+    case Activation::sin:
+      return scalar_loop(n, c, x, [](T v) { return std::cos(v); });
+  }
+}
+
+template void activate<float>(Activation, std::int64_t, const float*, float*);
+template void activate<double>(Activation, std::int64_t, const double*, double*);
+template void differentiate<float>(Activation, std::int64_t, const float*, float*);
+template void differentiate<double>(Activation, std::int64_t, const double*, double*);
+
+}  // namespace deqcore

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deqcore/maps/dense.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "deqcore/device/buffer.hpp"
+#include "deqcore/maps/packed.hpp"
+#include "deqcore/maps/tiles.hpp"
+
+namespace deqcore {
+namespace {
+
+// The injection's row for a row of the batch: its own, or the only one.
+template <class T>
+const T* injected(Rows<const T> injection, std::int64_t row) {
+  return injection[injection.rows == 1 ? 0 : row];
+}
+
+// y[i] <- d[row of i] * y[i]
+template <class T>
+void scale_rows(Rows<const T> d, Rows<T> y) {
+  for (std::int64_t i = 0; i < y.rows; ++i) {
+    const T* factor = d[i];
+    T* to = y[i];
+    for (std::int64_t j = 0; j < y.width; ++j) to[j] *= factor[j];
+  }
+}
+
+void add(Counts& total, const Counts& tile) {
+  total.questions = std::max(total.questions, tile.questions);
+  total.rows_asked += tile.rows_asked;
+  total.looks = std::max(total.looks, tile.looks);
+}
+
+template <class T>
+HostBuffer copied(Rows<const T> W) {
+  HostBuffer copy(W.rows * W.width * sizeof(T));
+  for (std::int64_t i = 0; i < W.rows; ++i) std::copy_n(W[i], W.width, static_cast<T*>(copy.data()) + i * W.width);
+  return copy;
+}
+
+}  // namespace
+
+template <class T>
+Dense<T>::Dense(Rows<const T> W, Activation activation) : width_(W.width), activation_(activation), weights_(0) {
+  require(W.width >= 1, "W: ", W.rows, " x ", W.width, " given; expected at least 1 x 1");
+  update(W);
+}
+
+template <class T>
+Dense<T>::~Dense() = default;
+
+template <class T>
+void Dense<T>::update(Rows<const T> W) {
+  require(W.rows == width_ && W.width == width_, "W: ", W.rows, " x ", W.width, " given; expected ", width_, " x ",
+          width_);
+  HostBuffer copy = copied(W);
+  const T* weights = static_cast<const T*>(copy.data());
+  auto packed = std::make_unique<PackedMatrix<T>>(width_, width_, weights, width_, 1);
+  weights_ = std::move(copy);
+  packed_ = std::move(packed);
+  packed_transposed_.reset();
+}
+
+template <class T>
+const PackedMatrix<T>& Dense<T>::transposed() const {
+  const std::lock_guard lock(packing_);
+  if (!packed_transposed_)
+    packed_transposed_ =
+        std::make_unique<PackedMatrix<T>>(width_, width_, static_cast<const T*>(weights_.data()), 1, width_);
+  return *packed_transposed_;
+}
+
+template <class T>
+void Dense<T>::check(Rows<const T> z, Rows<const T> injection) const {
+  require(z.width == width_, "z: width ", z.width, " given; expected ", width_);
+  require(injection.width == width_ && (injection.rows == 1 || injection.rows == z.rows), "injection: ", injection.rows,
+          " x ", injection.width, " given; expected ", z.rows, " x ", width_, " or 1 x ", width_);
+}
+
+template <class T>
+void Dense<T>::value(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<T> f) const {
+  check(z, injection);
+  queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
+    const Rows<T> block = f.slice(first, count);
+    packed_->multiply(z.slice(first, count), block);
+    for (std::int64_t i = 0; i < count; ++i) activate(activation_, width_, injected(injection, first + i), block[i]);
+  });
+}
+
+template <class T>
+void Dense<T>::jvp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> v, Rows<T> Jv) const {
+  check(z, injection);
+  HostBuffer memory(z.rows * width_ * sizeof(T));
+  const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
+  queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 4, [&](std::int64_t first, std::int64_t count) {
+    const Rows<T> slope = d.slice(first, count), out = Jv.slice(first, count);
+    packed_->multiply(z.slice(first, count), slope);
+    for (std::int64_t i = 0; i < count; ++i)
+      differentiate(activation_, width_, injected(injection, first + i), slope[i]);
+    packed_->multiply(v.slice(first, count), out);
+    scale_rows<T>(slope, out);
+  });
+}
+
+template <class T>
+void Dense<T>::vjp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
+                   Rows<T> JTu) const {
+  check(z, injection);
+  const PackedMatrix<T>& backward = transposed();
+  HostBuffer memory(z.rows * width_ * sizeof(T));
+  const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
+  queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 4, [&](std::int64_t first, std::int64_t count) {
+    const Rows<T> slope = d.slice(first, count);
+    packed_->multiply(z.slice(first, count), slope);
+    for (std::int64_t i = 0; i < count; ++i)
+      differentiate(activation_, width_, injected(injection, first + i), slope[i]);
+    scale_rows<T>(u.slice(first, count), slope);
+    backward.multiply(slope, JTu.slice(first, count));
+  });
+}
+
+template <class T>
+void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
+                                   Rows<T> dW, Rows<T> dc) const {
+  check(z, injection);
+  // d * u, and its transpose, whose rows meet the columns of z
+  HostBuffer memory(2 * z.rows * width_ * sizeof(T));
+  const Rows<T> du = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
+  const Rows<T> du_transposed = dense_rows(du.data + z.rows * width_, width_, z.rows);
+  queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
+    const Rows<T> block = du.slice(first, count);
+    packed_->multiply(z.slice(first, count), block);
+    for (std::int64_t i = 0; i < count; ++i)
+      differentiate(activation_, width_, injected(injection, first + i), block[i]);
+    scale_rows<T>(u.slice(first, count), block);
+  });
+  for (std::int64_t i = 0; i < z.rows; ++i)
+    for (std::int64_t j = 0; j < width_; ++j) du_transposed[j][i] = du[i][j];
+  const PackedMatrix<T> columns(width_, z.rows, z.data, 1, z.pitch);
+  queue.for_blocks(width_, z.rows * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
+    columns.multiply(du_transposed.slice(first, count), dW.slice(first, count));
+  });
+  for (std::int64_t j = 0; j < width_; ++j) {
+    T sum = 0;
+    for (std::int64_t i = 0; i < z.rows; ++i) {
+      if (dc.rows == z.rows) dc[i][j] = du[i][j];
+      sum += du[i][j];
+    }
+    if (dc.rows == 1) dc[0][j] = sum;
+  }
+}
+
+template <class T>
+Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
+                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
+  check(z0, injection);
+  using Solver = FixedPoint<CpuQueue, T>;
+  const Tiling tiling = tiling_for(threads, method, stop, z0.rows);
+  Counts total;
+  std::mutex adding;
+  for_tiles(
+      tiling, tile_bytes<Solver>(tiling.tallest(), method, stop),
+      [&](Arena scratch, std::int64_t first, std::int64_t count) {
+        CpuQueue queue;
+        Solver solver(queue, count, width_, method, stop, scratch);
+        const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
+          packed_->multiply(question.at, answer);
+          for (std::int64_t i = 0; i < question.count; ++i)
+            activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
+        };
+        converse(queue, solver,
+                 solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
+                              scale ? scale + first : nullptr),
+                 MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+        const std::lock_guard lock(adding);
+        add(total, solver.counts());
+      },
+      interrupt);
+  return total;
+}
+
+template <class T>
+Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& stop, Rows<const T> z,
+                               Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
+                               const Report& report, Interrupt* interrupt) const {
+  check(z, injection);
+  using Solver = Adjoint<CpuQueue, T>;
+  const PackedMatrix<T>& backward = transposed();
+  const Tiling tiling = tiling_for(threads, method, stop, z.rows);
+  Counts total;
+  std::mutex adding;
+  for_tiles(
+      tiling, tile_bytes<Solver>(tiling.tallest(), method, stop),
+      [&](Arena scratch, std::int64_t first, std::int64_t count) {
+        CpuQueue queue;
+        Solver solver(queue, count, width_, method, stop, false, scratch);
+        T* const answers = scratch.take<T>(count * width_);
+        const Rows<T> d = scratch.take_rows<T>(count, width_), du = scratch.take_rows<T>(count, width_);
+        packed_->multiply(z.slice(first, count), d);
+        for (std::int64_t i = 0; i < count; ++i)
+          differentiate(activation_, width_, injected(injection, first + i), d[i]);
+        const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
+          for (std::int64_t i = 0; i < question.count; ++i) {
+            const T *slope = d[question.rows[i]], *u = question.along[i];
+            for (std::int64_t j = 0; j < width_; ++j) du[i][j] = slope[j] * u[j];
+          }
+          backward.multiply(du.slice(0, question.count), answer);
+        };
+        converse(queue, solver,
+                 solver.start({}, g.slice(first, count), u0.slice(first, count), result.slice(first, count),
+                              report.slice(first)),
+                 MapRef<CpuQueue, T>(map), answers, interrupt);
+        const std::lock_guard lock(adding);
+        add(total, solver.counts());
+      },
+      interrupt);
+  return total;
+}
+
+template <class T>
+Tiling Dense<T>::tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
+  const std::int64_t sample = 64;  // rows over which the scratch per row is taken
+  const std::size_t bytes = FixedPoint<CpuQueue, T>::scratch_bytes(sample, width_, method, stop) / sample;
+  return tile_rows(rows, static_cast<std::int64_t>(bytes), 2 * width_ * width_, threads);
+}
+
+template <class T>
+template <class Solver>
+std::size_t Dense<T>::tile_bytes(std::int64_t rows, const Method& method, const Stop& stop) const {
+  Arena counting;
+  if constexpr (std::is_same_v<Solver, Adjoint<CpuQueue, T>>) {
+    CpuQueue queue;
+    Solver(queue, rows, width_, method, stop, false, counting);
+    for (int block = 0; block < 3; ++block) counting.take<T>(rows * width_);  // answers, d, d * u
+  } else {
+    CpuQueue queue;
+    Solver(queue, rows, width_, method, stop, counting);
+    counting.take<T>(rows * width_);  // answers
+  }
+  return counting.used();
+}
+
+template <class T>
+std::size_t Dense<T>::solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
+  const Tiling tiling = tiling_for(threads, method, stop, rows);
+  return tile_bytes<FixedPoint<CpuQueue, T>>(tiling.tallest(), method, stop) * tiling.threads;
+}
+
+template class Dense<float>;
+template class Dense<double>;
+
+}  // namespace deqcore

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// The dense equilibrium map and its derivatives,
+//
+//     f(z, c) = a(W z + c)                      d = a'(W z + c), elementwise
+//     J v     = d * (W v)                       J^T u = W^T (d * u)
+//     dL/dW   = sum over rows of (d * u) z^T    dL/dc = d * u            for u = dL/df
+//
+// c, the injection, is one row for all or one per row.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "deqcore/adjoint/adjoint.hpp"
+#include "deqcore/device/cpu_queue.hpp"
+#include "deqcore/fixed_point/fixed_point.hpp"
+#include "deqcore/device/buffer.hpp"
+#include "deqcore/maps/activation.hpp"
+#include "deqcore/maps/tiles.hpp"
+
+namespace deqcore {
+
+template <class T>
+class PackedMatrix;
+
+template <class T>
+class Dense {
+ public:
+  // W, square, is copied.
+  Dense(Rows<const T> W, Activation activation);
+  ~Dense();
+
+  std::int64_t width() const { return width_; }
+  Activation activation() const { return activation_; }
+
+  // New weights of the same width. Not while a product or a solve runs on this map.
+  void update(Rows<const T> W);
+
+  // Row i of each block belongs to row i of the injection, or to its only row. Outputs must not overlap inputs.
+  void value(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<T> f) const;
+  void jvp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> v, Rows<T> Jv) const;
+  void vjp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u, Rows<T> JTu) const;
+  void parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u, Rows<T> dW,
+                           Rows<T> dc) const;
+
+  // Whole solves, cut into tiles over `threads`. The counts are those of all tiles; `questions` is the longest tile's.
+  Counts solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
+               Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const;
+  Counts solve_adjoint(int threads, const Method& method, const Stop& stop, Rows<const T> z, Rows<const T> injection,
+                       Rows<const T> g, Rows<const T> u0, Rows<T> result, const Report& report,
+                       Interrupt* interrupt) const;
+
+  // What such a solve allocates.
+  std::size_t solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
+
+ private:
+  const PackedMatrix<T>& transposed() const;  // packed when first needed
+  void check(Rows<const T> z, Rows<const T> injection) const;
+  Tiling tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
+  template <class Solver>
+  std::size_t tile_bytes(std::int64_t rows, const Method& method, const Stop& stop) const;
+
+  std::int64_t width_;
+  Activation activation_;
+  HostBuffer weights_;
+  std::unique_ptr<PackedMatrix<T>> packed_;
+  mutable std::mutex packing_;
+  mutable std::unique_ptr<PackedMatrix<T>> packed_transposed_;
+};
+
+}  // namespace deqcore

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// A matrix that many rows will be multiplied with, stored once in the order in which its product reads it.
+//
+//     y[i] = W x[i]                W: outputs x inputs
+//
+// Every output sums over the inputs in one order, whatever the number of rows: a row's product has the same bits alone
+// and in a batch. The matrix lies in panels of 64 bytes of outputs, one panel after the other, inputs innermost.
+#pragma once
+
+#include <cstdint>
+
+#include "deqcore/device/buffer.hpp"
+
+namespace deqcore {
+
+template <class T>
+class PackedMatrix {
+ public:
+  static constexpr std::int64_t panel = 64 / sizeof(T);  // outputs
+
+  // Entry (output, input) is from[output * output_stride + input * input_stride].
+  PackedMatrix(std::int64_t outputs, std::int64_t inputs, const T* from, std::int64_t output_stride,
+               std::int64_t input_stride);
+
+  std::int64_t outputs() const { return outputs_; }
+  std::int64_t inputs() const { return inputs_; }
+
+  // y must not overlap x. Runs on the calling thread.
+  void multiply(Rows<const T> x, Rows<T> y) const;
+
+ private:
+  std::int64_t outputs_, inputs_;
+  HostBuffer panels_;
+};
+
+}  // namespace deqcore

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tile of the product, `Height` rows by `Panels` panels, is summed in registers over all inputs:
+//
+//     sum[row][output] += x[row][input] * W[output][input]       input = 0, 1, 2, ...
+#include <algorithm>
+
+#include "deqcore/device/simd.hpp"
+#include "deqcore/maps/packed.hpp"
+
+namespace deqcore {
+namespace {
+
+template <class T>
+constexpr std::int64_t panels_of(std::int64_t outputs) {
+  return (outputs + PackedMatrix<T>::panel - 1) / PackedMatrix<T>::panel;
+}
+
+// The tallest tile whose sums fit the registers of a level, and how many panels keep them busy at a given height.
+template <int Bytes>
+inline constexpr int tallest = Bytes == 64 ? 8 : Bytes == 32 ? 6 : 2;
+
+template <int Bytes>
+constexpr int panels_at(int height) {
+  const int sums = Bytes == 64 ? 16 : 8;  // at least this many independent sums hide the latency of one
+  return std::clamp(sums / (height * (64 / Bytes)), 1, 4);
+}
+
+template <class T, int Bytes, int Height, int Panels>
+[[gnu::always_inline]] inline void tile(const T* panels, std::int64_t inputs, Rows<const T> x, Rows<T> y,
+                                        std::int64_t first_row, std::int64_t first_output) {
+  using V = simd::Vector<T, Bytes / sizeof(T)>;
+  constexpr int lanes = Bytes / sizeof(T), vectors = Panels * 64 / Bytes;
+  constexpr int per_panel = 64 / Bytes;
+  constexpr std::int64_t panel = PackedMatrix<T>::panel;
+  V sums[Height][vectors] = {};
+  const T* rows[Height];
+  for (int i = 0; i < Height; ++i) rows[i] = x[first_row + i];
+  for (std::int64_t k = 0; k < inputs; ++k) {
+    V w[vectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < vectors; ++v)
+      w[v] = simd::load<V>(panels + (v / per_panel * inputs + k) * panel + v % per_panel * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < Height; ++i) {
+      const T value = rows[i][k];
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) sums[i][v] += value * w[v];
+    }
+  }
+  const std::int64_t left = std::min<std::int64_t>(Panels * panel, y.width - first_output);
+#pragma GCC unroll 16
+  for (int i = 0; i < Height; ++i) {
+    T* to = y[first_row + i] + first_output;
+    if (left == Panels * panel) {
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) simd::store(to + v * lanes, sums[i][v]);
+    } else {
+      T whole[Panels * panel];
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) simd::store(whole + v * lanes, sums[i][v]);
+      std::copy_n(whole, left, to);
+    }
+  }
+}
+
+// All outputs of `Height` rows or fewer.
+template <class T, int Bytes, int Height>
+[[gnu::always_inline]] inline void strip(const T* panels, std::int64_t inputs, Rows<const T> x, Rows<T> y,
+                                         std::int64_t row, std::int64_t height, std::int64_t first_panel,
+                                         std::int64_t last_panel) {
+  if constexpr (Height > 1)
+    if (height < Height)
+      return strip<T, Bytes, Height - 1>(panels, inputs, x, y, row, height, first_panel, last_panel);
+  constexpr int wide = panels_at<Bytes>(Height);
+  constexpr std::int64_t panel = PackedMatrix<T>::panel;
+  std::int64_t p = first_panel;
+  for (; p + wide <= last_panel; p += wide)
+    tile<T, Bytes, Height, wide>(panels + p * panel * inputs, inputs, x, y, row, p * panel);
+  if constexpr (wide > 1)
+    for (; p < last_panel; ++p) tile<T, Bytes, Height, 1>(panels + p * panel * inputs, inputs, x, y, row, p * panel);
+}
+
+}  // namespace
+
+template <class T>
+PackedMatrix<T>::PackedMatrix(std::int64_t outputs, std::int64_t inputs, const T* from, std::int64_t output_stride,
+                              std::int64_t input_stride)
+    : outputs_(outputs), inputs_(inputs), panels_(panels_of<T>(outputs) * panel * inputs * sizeof(T)) {
+  T* to = static_cast<T*>(panels_.data());
+  for (std::int64_t first = 0; first < outputs; first += panel) {
+    const std::int64_t filled = std::min(panel, outputs - first);
+    for (std::int64_t k = 0; k < inputs; ++k, to += panel) {
+      for (std::int64_t o = 0; o < filled; ++o) to[o] = from[(first + o) * output_stride + k * input_stride];
+      std::fill(to + filled, to + panel, T(0));
+    }
+  }
+}
+
+template <class T>
+void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y) const {
+  const T* panels = static_cast<const T*>(panels_.data());
+  const std::int64_t all = panels_of<T>(outputs_);
+  constexpr std::int64_t cached = 256 * 1024;  // bytes of panels that stay in a core's cache while all rows pass
+  const std::int64_t group = std::max<std::int64_t>(4, cached / (panel * inputs_ * sizeof(T)));
+  at_simd_level([&](auto simd) __attribute__((always_inline)) {
+    constexpr int height = tallest<simd.bytes>;
+    for (std::int64_t p = 0; p < all; p += group)
+      for (std::int64_t row = 0; row < x.rows; row += height)
+        strip<T, simd.bytes, height>(panels, inputs_, x, y, row, std::min<std::int64_t>(height, x.rows - row), p,
+                                     std::min(all, p + group));
+  });
+}
+
+template class PackedMatrix<float>;
+template class PackedMatrix<double>;
+
+}  // namespace deqcore
