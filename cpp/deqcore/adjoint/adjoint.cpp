@@ -16,7 +16,7 @@ Stop against_scale(Stop stop) {
 }  // namespace
 
 template <class Queue, class T>
-Adjoint<Queue, T>::Adjoint(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
+Adjoint<Queue, T>::Adjoint(Queue* queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
                            bool gather_points, Arena& scratch)
     : queue_(queue),
       solver_(queue, rows, width, method, against_scale(stop), scratch),
@@ -29,8 +29,7 @@ template <class Queue, class T>
 std::size_t Adjoint<Queue, T>::scratch_bytes(std::int64_t rows, std::int64_t width, const Method& method,
                                              const Stop& stop, bool gather_points) {
   Arena counting;
-  Queue* none = nullptr;  // measuring touches no queue
-  Adjoint(*none, rows, width, method, stop, gather_points, counting);
+  Adjoint(nullptr, rows, width, method, stop, gather_points, counting);
   return counting.used();
 }
 
@@ -43,9 +42,9 @@ Question<T> Adjoint<Queue, T>::start(Rows<const T> z, Rows<const T> g, Rows<cons
           " given; expected the shape of g, ", g.rows, " x ", g.width);
   z_ = z;
   g_ = g;
-  run(queue_, MeasureRows<T>{.norm = norm_, .x = g, .norms = scale_});
+  run(*queue_, MeasureRows<T>{.norm = norm_, .x = g, .norms = scale_});
   const Question<T> first = solver_.start(u0, result, report, scale_);
-  if (points_.rows) run(queue_, CopyRows<T>{.from = z, .to = points_});
+  if (points_.rows) run(*queue_, CopyRows<T>{.from = z, .to = points_});
   return pose(first);
 }
 
@@ -54,12 +53,12 @@ Question<T> Adjoint<Queue, T>::advance(Rows<const T> answer) {
   require(answer.rows == open_.count && answer.width == image_.width, "answer: ", answer.rows, " x ", answer.width,
           " given; expected ", open_.count, " x ", image_.width);
   const Rows<T> image = image_.slice(0, open_.count);
-  run(queue_, AddRows<T>{.rows = {.ids = open_.rows, .count = open_.count}, .a = answer, .b = g_, .sum = image});
+  run(*queue_, AddRows<T>{.rows = {.ids = open_.rows, .count = open_.count}, .a = answer, .b = g_, .sum = image});
   const Question<T> next = solver_.advance(image);
   if (points_.rows && next && next.rows != open_.rows)  // rows have left, and with them their points
-    run(queue_, GatherRows<T>{.source = {.ids = next.rows, .count = next.count},
-                              .from = z_,
-                              .to = points_.slice(0, next.count)});
+    run(*queue_,
+        GatherRows<T>{
+            .source = {.ids = next.rows, .count = next.count}, .from = z_, .to = points_.slice(0, next.count)});
   return pose(next);
 }
 

@@ -5,6 +5,8 @@ namespace deqcore {
 
 Error::Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
 
-void fail(ErrorCode code, const std::string& message) { throw Error(code, message); }
+void fail(ErrorCode code, const std::string& message) {
+  throw Error(code, message);
+}
 
 }  // namespace deqcore

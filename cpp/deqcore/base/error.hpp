@@ -23,7 +23,8 @@ class Error : public std::runtime_error {
 // Throws. Out of line, so that a check costs its caller one branch.
 [[noreturn]] void fail(ErrorCode code, const std::string& message);
 
-// Throws bad_argument unless the condition holds. The parts, joined, name the argument, what came and what was expected.
+// Throws bad_argument unless the condition holds. The parts, joined, name the argument, what came and what was
+// expected.
 template <class... Parts>
 void require(bool condition, const Parts&... parts) {
   if (condition) [[likely]]

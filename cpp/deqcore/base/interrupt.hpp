@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ends a long solve from outside. Any thread may call request() and requested(). Solvers call poll() between steps; on the
-// thread that made the object, and at most every `interval`, it runs the caller's own check (an interpreter looks for
-// Ctrl-C there). On other threads poll() does nothing.
+// Ends a long solve from outside. Any thread may call request() and requested(). Solvers call poll() between steps; on
+// the thread that made the object, and at most every `interval`, it runs the caller's own check (an interpreter looks
+// for Ctrl-C there). On other threads poll() does nothing.
 #pragma once
 
 #include <atomic>

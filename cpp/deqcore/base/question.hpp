@@ -18,11 +18,11 @@ enum class Ask : std::int8_t {
 template <class T>
 struct Question {
   Ask kind = Ask::done;
-  Rows<const T> at;                  // dense: one row per row asked about
-  Rows<const T> along;               // jvp and vjp only, shaped like `at`
-  const double* time = nullptr;      // per row asked about: the parameter of ODEs and homotopies; null elsewhere
+  Rows<const T> at;                    // dense: one row per row asked about
+  Rows<const T> along;                 // jvp and vjp only, shaped like `at`
+  const double* time = nullptr;        // per row asked about: the parameter of ODEs and homotopies; null elsewhere
   const std::int32_t* rows = nullptr;  // which row of the batch each row of `at` is
-  std::int64_t count = 0;            // rows asked about
+  std::int64_t count = 0;              // rows asked about
 
   explicit operator bool() const { return kind != Ask::done; }
 };

@@ -12,16 +12,16 @@ namespace deqcore {
 // 0 is success, positive is not an error, negative is a failure.
 enum class Status : std::int8_t {
   converged = 0,
-  approximate = 1,     // approximate by name: nothing was solved, nothing is promised
-  out_of_steps = -1,   // max_steps evaluations were not enough
-  stalled = -2,        // no more progress, at the rounding noise of the map
-  diverged = -3,       // the iterates ran away
-  not_finite = -4,     // the map answered NaN or infinity
-  breakdown = -5,      // a linear method cannot go on
-  map_failed = -6,     // the map reported a failure
-  cancelled = -7,      // the caller stopped the solve
+  approximate = 1,       // approximate by name: nothing was solved, nothing is promised
+  out_of_steps = -1,     // max_steps evaluations were not enough
+  stalled = -2,          // no more progress, at the rounding noise of the map
+  diverged = -3,         // the iterates ran away
+  not_finite = -4,       // the map answered NaN or infinity
+  breakdown = -5,        // a linear method cannot go on
+  map_failed = -6,       // the map reported a failure
+  cancelled = -7,        // the caller stopped the solve
   ill_conditioned = -8,  // the residual is small and the estimated error is not
-  running = 127,       // not ended yet; never in a finished report
+  running = 127,         // not ended yet; never in a finished report
 };
 
 std::string_view name(Status status);
@@ -30,12 +30,12 @@ std::string_view name(Status status);
 // and `residual` belongs to exactly that point.
 struct Report {
   Status* status = nullptr;
-  std::int32_t* steps = nullptr;      // map evaluations that the row used
-  double* residual = nullptr;         // |f(z) - z| of the answer; NaN if it was never measured
-  double* scale = nullptr;            // S0, what residuals are compared with
-  std::int32_t* rejected = nullptr;   // accelerated steps given up because the residual grew
-  std::int32_t* singular = nullptr;   // accelerated steps given up because the small system could not be solved
-  double* trace = nullptr;            // optional: |f(z) - z| at [step * trace_pitch + row], steps[row] entries per row
+  std::int32_t* steps = nullptr;     // map evaluations that the row used
+  double* residual = nullptr;        // |f(z) - z| of the answer; NaN if it was never measured
+  double* scale = nullptr;           // S0, what residuals are compared with
+  std::int32_t* rejected = nullptr;  // accelerated steps given up because the residual grew
+  std::int32_t* singular = nullptr;  // accelerated steps given up because the small system could not be solved
+  double* trace = nullptr;           // optional: |f(z) - z| at [step * trace_pitch + row], steps[row] entries per row
   std::int64_t trace_pitch = 0;
 
   Report slice(std::int64_t first) const;

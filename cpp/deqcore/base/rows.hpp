@@ -31,9 +31,9 @@ Rows<T> dense_rows(T* data, std::int64_t rows, std::int64_t width) {
   return {data, rows, width, width};
 }
 
-// The rows still asked about: position in a dense block -> row of the batch. When rows have left since the block before,
-// `source` says where each row stood there; null: nothing has moved. So retiring copies nothing: the next block is
-// written at the new positions from the old ones.
+// The rows still asked about: position in a dense block -> row of the batch. When rows have left since the block
+// before, `source` says where each row stood there; null: nothing has moved. So retiring copies nothing: the next block
+// is written at the new positions from the old ones.
 struct ActiveRows {
   const std::int32_t* ids = nullptr;
   std::int64_t count = 0;

@@ -28,12 +28,12 @@ enum class Retire : std::int8_t {
 };
 
 struct Stop {
-  std::optional<double> rtol;           // at least 4 eps; none: sqrt(eps) of the element type
-  double atol = 0.0;                    // >= 0
-  std::int64_t max_steps = 200;         // map evaluations per row, >= 1
+  std::optional<double> rtol;    // at least 4 eps; none: sqrt(eps) of the element type
+  double atol = 0.0;             // >= 0
+  std::int64_t max_steps = 200;  // map evaluations per row, >= 1
   Norm norm = Norm::two;
   Relative relative = Relative::to_image;
-  std::int64_t look_every = 1;          // steps between two looks of the host, >= 1
+  std::int64_t look_every = 1;  // steps between two looks of the host, >= 1
   Retire retire = Retire::on;
 };
 

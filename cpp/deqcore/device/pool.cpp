@@ -138,12 +138,15 @@ int num_threads() {
 }
 
 void set_num_threads(int threads) {
-  require(threads >= 0 && threads <= most_threads, "threads: ", threads, " given; expected 0 (default) to ", most_threads);
+  require(threads >= 0 && threads <= most_threads, "threads: ", threads, " given; expected 0 (default) to ",
+          most_threads);
   chosen_threads.store(threads, std::memory_order_relaxed);
 }
 
 void parallel_for(int threads, std::int64_t tasks, FunctionRef<void(std::int64_t)> task, Interrupt* interrupt) {
-  Job job{.tasks = tasks, .threads = static_cast<int>(std::min<std::int64_t>({threads, tasks, most_threads})), .task = task};
+  Job job{.tasks = tasks,
+          .threads = static_cast<int>(std::min<std::int64_t>({threads, tasks, most_threads})),
+          .task = task};
   if (job.threads > 1)
     Pool::shared().run(job, interrupt);
   else

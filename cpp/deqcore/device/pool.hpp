@@ -16,8 +16,10 @@ int num_threads();
 // 0: back to the default.
 void set_num_threads(int threads);
 
-// Calls task(i) once for every i in [0, tasks), on at most `threads` threads, the caller among them. The first exception
-// of a task stops the rest and is thrown here. While the caller waits for the others it polls `interrupt`, if given.
-void parallel_for(int threads, std::int64_t tasks, FunctionRef<void(std::int64_t)> task, Interrupt* interrupt = nullptr);
+// Calls task(i) once for every i in [0, tasks), on at most `threads` threads, the caller among them. The first
+// exception of a task stops the rest and is thrown here. While the caller waits for the others it polls `interrupt`, if
+// given.
+void parallel_for(int threads, std::int64_t tasks, FunctionRef<void(std::int64_t)> task,
+                  Interrupt* interrupt = nullptr);
 
 }  // namespace deqcore

@@ -12,7 +12,11 @@
 
 namespace deqcore {
 
-enum class SimdLevel : int { base = 16, v3 = 32, v4 = 64 };  // x86-64, x86-64-v3 (AVX2), x86-64-v4 (AVX-512): vector bytes
+enum class SimdLevel : int {
+  base = 16,
+  v3 = 32,
+  v4 = 64
+};  // x86-64, x86-64-v3 (AVX2), x86-64-v4 (AVX-512): vector bytes
 
 // The best level of this CPU, or a lower one named by DEQCORE_SIMD (base, v3, v4) when the process starts.
 SimdLevel simd_level();

@@ -7,8 +7,8 @@
 //     gamma   = argmin | g - dG gamma |^2  +  ridge trace(dG^T dG) |gamma|^2
 //     z_next  = f - dF gamma  -  (1 - beta) (g - dG gamma)
 //
-// The least-squares problem is solved through the normal equations, summed and factored in double. The ridge is relative
-// to their trace: an absolute one turns acceleration into harm as soon as the squared residuals fall below it.
+// The least-squares problem is solved through the normal equations, summed and factored in double. The ridge is
+// relative to their trace: an absolute one turns acceleration into harm as soon as the squared residuals fall below it.
 // Safeguard: a residual above `growth` times the row's best clears the row's window, so that the next step is plain.
 #include <cmath>
 
@@ -51,14 +51,12 @@ class AndersonRule final : public MethodRule<Queue, T> {
 
   void update(Queue& queue, const Step<T>& step, Rows<T> next) override {
     // 1  rows whose residual grew forget their window
-    run(queue, GuardHistory<T>{
-                   .rows = step.rows, .growth = options_.growth, .states = step.states, .history = history_});
+    run(queue,
+        GuardHistory<T>{.rows = step.rows, .growth = options_.growth, .states = step.states, .history = history_});
     // 2  dF[slot] = f - f_last,  dG[slot] = g - g_last;  one line of dG^T dG;  dG^T g       depth + 4 reads, 4 writes
-    run(queue,
-        PushHistory<T>{.rows = step.rows, .z = step.z, .f = step.f, .states = step.states, .into = history_});
+    run(queue, PushHistory<T>{.rows = step.rows, .z = step.z, .f = step.f, .states = step.states, .into = history_});
     // 3  (dG^T dG + ridge trace I) gamma = dG^T g
-    run(queue,
-        SolveSmall<T>{.rows = step.rows, .ridge = options_.ridge, .states = step.states, .history = history_});
+    run(queue, SolveSmall<T>{.rows = step.rows, .ridge = options_.ridge, .states = step.states, .history = history_});
     // 4  z_next                                                                             depth + 1 reads, 1 write
     run(queue, MixHistory<T>{.rows = step.rows,
                              .beta = options_.beta,

@@ -25,7 +25,7 @@ struct Overloaded : Functions... {
 
 template <class Queue, class T>
 struct FixedPoint<Queue, T>::State {
-  State(Queue& queue_, std::int64_t rows_, std::int64_t width_, const Method& method, const Stop& stop_, Arena& scratch)
+  State(Queue* queue_, std::int64_t rows_, std::int64_t width_, const Method& method, const Stop& stop_, Arena& scratch)
       : queue(queue_), rows(rows_), width(width_), stop(stop_), limits(resolve<T>(stop_)) {
     require(rows >= 1 && rows <= std::numeric_limits<std::int32_t>::max(), "rows: ", rows,
             " given; expected 1 to 2147483647");
@@ -44,12 +44,11 @@ struct FixedPoint<Queue, T>::State {
               .best_at = scratch.take<BestAt>(rows),
               .event = scratch.take<Event>(rows),
               .frozen = scratch.take<std::int8_t>(rows)};
-    rule = std::visit(
-        Overloaded{[&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
-                   [&](const Anderson& options) {
-                     return AndersonFactory<Queue, T>::make(options, rows, width, scratch);
-                   }},
-        method);
+    rule = std::visit(Overloaded{[&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
+                                 [&](const Anderson& options) {
+                                   return AndersonFactory<Queue, T>::make(options, rows, width, scratch);
+                                 }},
+                      method);
     patience = static_cast<std::int32_t>(2 * rule->history() + 20);
   }
 
@@ -63,12 +62,12 @@ struct FixedPoint<Queue, T>::State {
       keep = std::min(keep, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(running))));
     if (keep == active.count) return;
     which_ids ^= 1;
-    run(queue, SelectRows<T>{.rows = active,
-                             .keep = keep,
-                             .running = running,
-                             .states = states,
-                             .ids = ids[which_ids],
-                             .source = source});
+    run(*queue, SelectRows<T>{.rows = active,
+                              .keep = keep,
+                              .running = running,
+                              .states = states,
+                              .ids = ids[which_ids],
+                              .source = source});
     active = {.ids = ids[which_ids], .count = keep, .source = source};
   }
 
@@ -82,7 +81,7 @@ struct FixedPoint<Queue, T>::State {
   Rows<T> at() const { return blocks[which].slice(0, active.count); }
   Rows<T> other() const { return blocks[which ^ 1]; }
 
-  Queue& queue;
+  Queue* queue;
   std::int64_t rows, width;
   Stop stop;
   Limits limits;
@@ -104,7 +103,7 @@ struct FixedPoint<Queue, T>::State {
 };
 
 template <class Queue, class T>
-FixedPoint<Queue, T>::FixedPoint(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method,
+FixedPoint<Queue, T>::FixedPoint(Queue* queue, std::int64_t rows, std::int64_t width, const Method& method,
                                  const Stop& stop, Arena& scratch)
     : state_(std::make_unique<State>(queue, rows, width, method, stop, scratch)) {}
 
@@ -115,8 +114,7 @@ template <class Queue, class T>
 std::size_t FixedPoint<Queue, T>::scratch_bytes(std::int64_t rows, std::int64_t width, const Method& method,
                                                 const Stop& stop) {
   Arena counting;
-  Queue* none = nullptr;  // measuring touches no queue
-  FixedPoint(*none, rows, width, method, stop, counting);
+  FixedPoint(nullptr, rows, width, method, stop, counting);
   return counting.used();
 }
 
@@ -124,8 +122,8 @@ template <class Queue, class T>
 Question<T> FixedPoint<Queue, T>::start(Rows<const T> z0, Rows<T> result, const Report& report, const double* scale) {
   State& s = *state_;
   require(s.blocks[0].data != nullptr, "scratch: this solver was made with a counting arena and can only measure");
-  require(z0.rows == s.rows && z0.width == s.width, "z0: ", z0.rows, " x ", z0.width, " given; expected ", s.rows, " x ",
-          s.width);
+  require(z0.rows == s.rows && z0.width == s.width, "z0: ", z0.rows, " x ", z0.width, " given; expected ", s.rows,
+          " x ", s.width);
   require(result.rows == s.rows && result.width == s.width, "result: ", result.rows, " x ", result.width,
           " given; expected ", s.rows, " x ", s.width);
   const T* const z0_end = z0[z0.rows - 1] + z0.width;
@@ -137,9 +135,9 @@ Question<T> FixedPoint<Queue, T>::start(Rows<const T> z0, Rows<T> result, const 
   s.steps = 0;
   s.counts = {};
   s.progress = {.running = s.rows};
-  run(s.queue, BeginRows<T>{.rows = s.rows, .given_scale = scale, .states = s.states, .ids = s.ids[0]});
-  run(s.queue, CopyRows<T>{.from = z0, .to = s.at()});
-  s.rule->start(s.queue);
+  run(*s.queue, BeginRows<T>{.rows = s.rows, .given_scale = scale, .states = s.states, .ids = s.ids[0]});
+  run(*s.queue, CopyRows<T>{.from = z0, .to = s.at()});
+  s.rule->start(*s.queue);
   return s.ask();
 }
 
@@ -150,25 +148,25 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
   require(answer.rows == s.active.count && answer.width == s.width, "answer: ", answer.rows, " x ", answer.width,
           " given; expected ", s.active.count, " x ", s.width);
   s.steps += 1;
-  run(s.queue, MeasureResidual<T>{.rows = s.active,
-                                  .norm = s.stop.norm,
-                                  .first = s.steps == 1,
-                                  .z = s.at(),
-                                  .f = answer,
-                                  .z_before = s.other(),
-                                  .states = s.states});
-  run(s.queue, JudgeRows<T>{.rows = s.active,
-                            .limits = s.limits,
-                            .max_steps = static_cast<std::int32_t>(s.stop.max_steps),
-                            .patience = s.patience,
-                            .states = s.states,
-                            .progress = s.queue.mailbox()});
-  run(s.queue, KeepBest<T>{
-                   .rows = s.active, .z = s.at(), .z_before = s.other(), .result = s.result, .states = s.states});
+  run(*s.queue, MeasureResidual<T>{.rows = s.active,
+                                   .norm = s.stop.norm,
+                                   .first = s.steps == 1,
+                                   .z = s.at(),
+                                   .f = answer,
+                                   .z_before = s.other(),
+                                   .states = s.states});
+  run(*s.queue, JudgeRows<T>{.rows = s.active,
+                             .limits = s.limits,
+                             .max_steps = static_cast<std::int32_t>(s.stop.max_steps),
+                             .patience = s.patience,
+                             .states = s.states,
+                             .progress = s.queue->mailbox()});
+  run(*s.queue,
+      KeepBest<T>{.rows = s.active, .z = s.at(), .z_before = s.other(), .result = s.result, .states = s.states});
   const Rows<const T> z = s.at();
   s.active.source = nullptr;
   if (s.steps % s.stop.look_every == 0 || s.steps >= s.stop.max_steps) {
-    s.progress = s.queue.read();  // the only wait
+    s.progress = s.queue->read();  // the only wait
     s.counts.looks += 1;
     if (s.progress.running == 0) {
       s.kind = Ask::done;
@@ -177,9 +175,9 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
     s.retire();
   }
   const Rows<T> next = s.other().slice(0, s.active.count);
-  s.rule->update(s.queue, {.rows = s.active, .z = z, .f = answer, .states = s.states}, next);
+  s.rule->update(*s.queue, {.rows = s.active, .z = z, .f = answer, .states = s.states}, next);
   if (s.progress.running < s.active.count || s.stop.look_every > 1)
-    run(s.queue, HoldRows<T>{.rows = s.active, .z = z, .next = next, .states = s.states});
+    run(*s.queue, HoldRows<T>{.rows = s.active, .z = z, .next = next, .states = s.states});
   s.which ^= 1;
   return s.ask();
 }
@@ -188,12 +186,12 @@ template <class Queue, class T>
 void FixedPoint<Queue, T>::end(Status status) {
   State& s = *state_;
   if (s.kind == Ask::done) return;
-  run(s.queue, EndRows<T>{.rows = s.active,
-                          .status = status,
-                          .z = s.at(),
-                          .z_before = s.other(),
-                          .result = s.result,
-                          .states = s.states});
+  run(*s.queue, EndRows<T>{.rows = s.active,
+                           .status = status,
+                           .z = s.at(),
+                           .z_before = s.other(),
+                           .result = s.result,
+                           .states = s.states});
   s.progress = {};
   s.kind = Ask::done;
 }

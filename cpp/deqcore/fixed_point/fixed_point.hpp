@@ -27,13 +27,19 @@ namespace deqcore {
 template <class Queue, class T>
 class FixedPoint {
  public:
-  // Takes its scratch from the arena. With a counting arena the object only measures: see scratch_bytes.
-  FixedPoint(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop, Arena& scratch);
+  // Takes its scratch from the arena, scratch_bytes of it.
+  FixedPoint(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
+             Arena& scratch)
+      : FixedPoint(&queue, rows, width, method, stop, scratch) {}
   ~FixedPoint();
   FixedPoint(const FixedPoint&) = delete;
   FixedPoint& operator=(const FixedPoint&) = delete;
 
   static std::size_t scratch_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop);
+
+  // The same constructor, which with a counting arena and no queue only measures.
+  FixedPoint(Queue* queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
+             Arena& scratch);
 
   // The first question. Neither z0 nor `scale` (one positive number per row, or null) is written; `result` must not
   // overlap z0. Forgets any earlier solve.

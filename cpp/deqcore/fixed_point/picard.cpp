@@ -19,12 +19,9 @@ class PicardRule final : public MethodRule<Queue, T> {
   void start(Queue&) override {}
 
   void update(Queue& queue, const Step<T>& step, Rows<T> next) override {
-    run(queue, DampedStep<T>{.rows = step.rows,
-                             .beta = options_.beta,
-                             .z = step.z,
-                             .f = step.f,
-                             .states = step.states,
-                             .next = next});
+    run(queue,
+        DampedStep<T>{
+            .rows = step.rows, .beta = options_.beta, .z = step.z, .f = step.f, .states = step.states, .next = next});
   }
 
   std::int64_t history() const override { return 0; }

@@ -47,7 +47,8 @@ struct GuardHistory {
 };
 DEQCORE_KERNEL(GuardHistory);
 
-// dF[slot] = f - f_last, dG[slot] = g - g_last with g = f - z; remembers f and g; renews one line of dG^T dG, and dG^T g.
+// dF[slot] = f - f_last, dG[slot] = g - g_last with g = f - z; remembers f and g; renews one line of dG^T dG, and dG^T
+// g.
 //   depth + 4 reads (the dG; f, z, f_last, g_last), 4 writes
 template <class T>
 struct PushHistory {

@@ -12,6 +12,6 @@
   template <class T>           \
   void run(CpuQueue& queue, const Kernel<T>& kernel)
 
-#define DEQCORE_INSTANTIATE_KERNEL(Queue, Kernel)           \
+#define DEQCORE_INSTANTIATE_KERNEL(Queue, Kernel)         \
   template void run<float>(Queue&, const Kernel<float>&); \
   template void run<double>(Queue&, const Kernel<double>&)

@@ -11,9 +11,13 @@
 namespace deqcore::row_math {
 
 // std::sqrt is not constexpr in C++20; the builtin is, and compiles to the one instruction on every backend.
-constexpr double square_root(double x) { return __builtin_sqrt(x); }
+constexpr double square_root(double x) {
+  return __builtin_sqrt(x);
+}
 
-constexpr bool finite(double x) { return x - x == 0.0; }
+constexpr bool finite(double x) {
+  return x - x == 0.0;
+}
 
 struct Evaluation {
   double g, f, z;          // norms of the residual, the image and the starting point
@@ -33,7 +37,8 @@ struct Verdict {
 
 // The stop rule (stop.hpp). The order matters: an iterate that has run away is never called converged.
 constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t max_steps, std::int32_t patience) {
-  if (!finite(e.g) || !finite(e.f)) return {Status::not_finite, e.scale, std::numeric_limits<double>::infinity(), false};
+  if (!finite(e.g) || !finite(e.f))
+    return {Status::not_finite, e.scale, std::numeric_limits<double>::infinity(), false};
   const double scale = e.scale > 0 ? e.scale : (e.z > e.f ? e.z : e.f);
   const double image = e.f < 10 * scale ? e.f : 10 * scale;
   const double tolerance = limits.atol + limits.rtol * (limits.relative == Relative::to_image ? image : scale);
@@ -52,11 +57,11 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
 
 constexpr int max_history = 32;
 
-// (A + ridge trace(A) I) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky. False, with x
-// untouched, if the matrix is not positive definite to working precision or anything is not finite.
+// (A + ridge trace(A) I) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky. False, with
+// x untouched, if the matrix is not positive definite to working precision or anything is not finite.
 constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, const double* b, double* x) {
-  double factor[max_history * (max_history + 1) / 2] = {};
-  double y[max_history] = {};
+  double factor[max_history * (max_history + 1) / 2];  // lower triangle; the diagonal holds reciprocals
+  double y[max_history];
   const auto at = [&](int i, int j) -> double& { return factor[i * (i + 1) / 2 + j]; };
   double trace = 0;
   for (int i = 0; i < n; ++i) trace += A[i * m + i];

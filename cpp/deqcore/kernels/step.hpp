@@ -44,8 +44,8 @@ struct BeginRows {
 };
 DEQCORE_KERNEL(BeginRows);
 
-// |g| and |f| of the running rows; on the first evaluation |z| too. A row whose norms repeat to the bit is compared with
-// its point of the step before.   2 reads (f, z)
+// |g| and |f| of the running rows; on the first evaluation |z| too. A row whose norms repeat to the bit is compared
+// with its point of the step before.   2 reads (f, z)
 template <class T>
 struct MeasureResidual {
   ActiveRows rows;

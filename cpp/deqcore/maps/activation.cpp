@@ -100,8 +100,7 @@ void vector_loop(std::int64_t n, const T* c, T* x, const Formula& formula) {
     constexpr int lanes = simd.bytes / sizeof(T);
     using V = simd::Vector<T, lanes>;
     std::int64_t i = 0;
-    for (; i + lanes <= n; i += lanes)
-      simd::store(x + i, V(formula(V(simd::load<V>(x + i) + simd::load<V>(c + i)))));
+    for (; i + lanes <= n; i += lanes) simd::store(x + i, V(formula(V(simd::load<V>(x + i) + simd::load<V>(c + i)))));
     if (i == n) return;
     T padded[lanes] = {};
     for (std::int64_t j = i; j < n; ++j) padded[j - i] = x[j] + c[j];
@@ -143,8 +142,7 @@ Activation activation_named(std::string_view wanted) {
 template <class T>
 void activate(Activation activation, std::int64_t n, const T* c, T* x) {
   switch (activation) {
-    case Activation::identity:
-      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v; });
+    case Activation::identity: return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v; });
     case Activation::relu:  // written so that NaN stays NaN
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v < 0 ? (decltype(v){}) : v; });
     case Activation::tanh:
@@ -155,10 +153,8 @@ void activate(Activation activation, std::int64_t n, const T* c, T* x) {
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v * sigmoid<T>(v); });
     case Activation::softplus:
       return scalar_loop(n, c, x, [](T v) { return std::max(v, T(0)) + std::log1p(std::exp(-std::abs(v))); });
-    case Activation::gelu:
-      return scalar_loop(n, c, x, [](T v) { return v * normal_cdf(v); });
-    case Activation::sin:
-      return scalar_loop(n, c, x, [](T v) { return std::sin(v); });
+    case Activation::gelu: return scalar_loop(n, c, x, [](T v) { return v * normal_cdf(v); });
+    case Activation::sin: return scalar_loop(n, c, x, [](T v) { return std::sin(v); });
   }
 }
 
@@ -172,13 +168,10 @@ void differentiate(Activation activation, std::int64_t n, const T* c, T* x) {
         return (v > 0 ? (decltype(v){} + T(1)) : (decltype(v){})) + 0 * v;
       });
     case Activation::tanh:
-      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
-        return tanh_slope<T>(v);
-      });
+      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return tanh_slope<T>(v); });
     case Activation::sigmoid:
-      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
-        return sigmoid<T>(v) * sigmoid<T>(decltype(v)(-v));
-      });
+      return vector_loop(
+          n, c, x, [](auto v) __attribute__((always_inline)) { return sigmoid<T>(v) * sigmoid<T>(decltype(v)(-v)); });
     case Activation::silu:
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
         const auto s = sigmoid<T>(v);
@@ -186,10 +179,8 @@ void differentiate(Activation activation, std::int64_t n, const T* c, T* x) {
       });
     case Activation::softplus:
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return sigmoid<T>(v); });
-    case Activation::gelu:
-      return scalar_loop(n, c, x, [](T v) { return normal_cdf(v) + v * normal_pdf(v); });
-    case Activation::sin:
-      return scalar_loop(n, c, x, [](T v) { return std::cos(v); });
+    case Activation::gelu: return scalar_loop(n, c, x, [](T v) { return normal_cdf(v) + v * normal_pdf(v); });
+    case Activation::sin: return scalar_loop(n, c, x, [](T v) { return std::cos(v); });
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Elementwise activations a(x) and their derivatives a'(x), over a run of elements. Each element's result depends on that
-// element alone, whatever its place in the run. Relative error: a few units in the last place.
+// Elementwise activations a(x) and their derivatives a'(x), over a run of elements. Each element's result depends on
+// that element alone, whatever its place in the run. Relative error: a few units in the last place.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ namespace deqcore {
 
 enum class Activation : std::int8_t { identity, relu, tanh, sigmoid, softplus, gelu, silu, sin };
 
-inline constexpr Activation activations[] = {Activation::identity, Activation::relu, Activation::tanh,
+inline constexpr Activation activations[] = {Activation::identity, Activation::relu,     Activation::tanh,
                                              Activation::sigmoid,  Activation::softplus, Activation::gelu,
                                              Activation::silu,     Activation::sin};
 

@@ -2,7 +2,8 @@
 #include "deqcore/maps/dense.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <optional>
+#include <type_traits>
 
 #include "deqcore/device/buffer.hpp"
 #include "deqcore/maps/packed.hpp"
@@ -33,17 +34,31 @@ void add(Counts& total, const Counts& tile) {
   total.looks = std::max(total.looks, tile.looks);
 }
 
-template <class T>
-HostBuffer copied(Rows<const T> W) {
-  HostBuffer copy(W.rows * W.width * sizeof(T));
-  for (std::int64_t i = 0; i < W.rows; ++i) std::copy_n(W[i], W.width, static_cast<T*>(copy.data()) + i * W.width);
-  return copy;
-}
-
 }  // namespace
 
+// W as products read it. The transpose is packed when a derivative first needs it.
 template <class T>
-Dense<T>::Dense(Rows<const T> W, Activation activation) : width_(W.width), activation_(activation), weights_(0) {
+struct Dense<T>::Weights {
+  explicit Weights(Rows<const T> W)
+      : width(W.width), copy(W.rows * W.width * sizeof(T)), packed(width, width, W.data, W.pitch, 1) {
+    for (std::int64_t i = 0; i < W.rows; ++i) std::copy_n(W[i], width, static_cast<T*>(copy.data()) + i * width);
+  }
+
+  const PackedMatrix<T>& transposed() const {
+    std::call_once(transposing,
+                   [this] { packed_transposed.emplace(width, width, static_cast<const T*>(copy.data()), 1, width); });
+    return *packed_transposed;
+  }
+
+  std::int64_t width;
+  HostBuffer copy;
+  PackedMatrix<T> packed;
+  mutable std::once_flag transposing;
+  mutable std::optional<PackedMatrix<T>> packed_transposed;
+};
+
+template <class T>
+Dense<T>::Dense(Rows<const T> W, Activation activation) : width_(W.width), activation_(activation) {
   require(W.width >= 1, "W: ", W.rows, " x ", W.width, " given; expected at least 1 x 1");
   update(W);
 }
@@ -55,21 +70,15 @@ template <class T>
 void Dense<T>::update(Rows<const T> W) {
   require(W.rows == width_ && W.width == width_, "W: ", W.rows, " x ", W.width, " given; expected ", width_, " x ",
           width_);
-  HostBuffer copy = copied(W);
-  const T* weights = static_cast<const T*>(copy.data());
-  auto packed = std::make_unique<PackedMatrix<T>>(width_, width_, weights, width_, 1);
-  weights_ = std::move(copy);
-  packed_ = std::move(packed);
-  packed_transposed_.reset();
+  auto fresh = std::make_shared<const Weights>(W);
+  const std::lock_guard lock(replacing_);
+  weights_.swap(fresh);
 }
 
 template <class T>
-const PackedMatrix<T>& Dense<T>::transposed() const {
-  const std::lock_guard lock(packing_);
-  if (!packed_transposed_)
-    packed_transposed_ =
-        std::make_unique<PackedMatrix<T>>(width_, width_, static_cast<const T*>(weights_.data()), 1, width_);
-  return *packed_transposed_;
+std::shared_ptr<const typename Dense<T>::Weights> Dense<T>::weights() const {
+  const std::lock_guard lock(replacing_);
+  return weights_;
 }
 
 template <class T>
@@ -82,9 +91,10 @@ void Dense<T>::check(Rows<const T> z, Rows<const T> injection) const {
 template <class T>
 void Dense<T>::value(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<T> f) const {
   check(z, injection);
+  const auto held = weights();
   queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
     const Rows<T> block = f.slice(first, count);
-    packed_->multiply(z.slice(first, count), block);
+    held->packed.multiply(z.slice(first, count), block);
     for (std::int64_t i = 0; i < count; ++i) activate(activation_, width_, injected(injection, first + i), block[i]);
   });
 }
@@ -92,14 +102,15 @@ void Dense<T>::value(const CpuQueue& queue, Rows<const T> z, Rows<const T> injec
 template <class T>
 void Dense<T>::jvp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> v, Rows<T> Jv) const {
   check(z, injection);
+  const auto held = weights();
   HostBuffer memory(z.rows * width_ * sizeof(T));
   const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
   queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 4, [&](std::int64_t first, std::int64_t count) {
     const Rows<T> slope = d.slice(first, count), out = Jv.slice(first, count);
-    packed_->multiply(z.slice(first, count), slope);
+    held->packed.multiply(z.slice(first, count), slope);
     for (std::int64_t i = 0; i < count; ++i)
       differentiate(activation_, width_, injected(injection, first + i), slope[i]);
-    packed_->multiply(v.slice(first, count), out);
+    held->packed.multiply(v.slice(first, count), out);
     scale_rows<T>(slope, out);
   });
 }
@@ -108,12 +119,13 @@ template <class T>
 void Dense<T>::vjp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
                    Rows<T> JTu) const {
   check(z, injection);
-  const PackedMatrix<T>& backward = transposed();
+  const auto held = weights();
+  const PackedMatrix<T>& backward = held->transposed();
   HostBuffer memory(z.rows * width_ * sizeof(T));
   const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
   queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 4, [&](std::int64_t first, std::int64_t count) {
     const Rows<T> slope = d.slice(first, count);
-    packed_->multiply(z.slice(first, count), slope);
+    held->packed.multiply(z.slice(first, count), slope);
     for (std::int64_t i = 0; i < count; ++i)
       differentiate(activation_, width_, injected(injection, first + i), slope[i]);
     scale_rows<T>(u.slice(first, count), slope);
@@ -125,13 +137,14 @@ template <class T>
 void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
                                    Rows<T> dW, Rows<T> dc) const {
   check(z, injection);
+  const auto held = weights();
   // d * u, and its transpose, whose rows meet the columns of z
   HostBuffer memory(2 * z.rows * width_ * sizeof(T));
   const Rows<T> du = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
   const Rows<T> du_transposed = dense_rows(du.data + z.rows * width_, width_, z.rows);
   queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
     const Rows<T> block = du.slice(first, count);
-    packed_->multiply(z.slice(first, count), block);
+    held->packed.multiply(z.slice(first, count), block);
     for (std::int64_t i = 0; i < count; ++i)
       differentiate(activation_, width_, injected(injection, first + i), block[i]);
     scale_rows<T>(u.slice(first, count), block);
@@ -156,6 +169,7 @@ template <class T>
 Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
                        Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
   check(z0, injection);
+  const auto held = weights();
   using Solver = FixedPoint<CpuQueue, T>;
   const Tiling tiling = tiling_for(threads, method, stop, z0.rows);
   Counts total;
@@ -166,7 +180,7 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
         CpuQueue queue;
         Solver solver(queue, count, width_, method, stop, scratch);
         const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
-          packed_->multiply(question.at, answer);
+          held->packed.multiply(question.at, answer);
           for (std::int64_t i = 0; i < question.count; ++i)
             activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
         };
@@ -186,8 +200,9 @@ Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& st
                                Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
                                const Report& report, Interrupt* interrupt) const {
   check(z, injection);
+  const auto held = weights();
   using Solver = Adjoint<CpuQueue, T>;
-  const PackedMatrix<T>& backward = transposed();
+  const PackedMatrix<T>& backward = held->transposed();
   const Tiling tiling = tiling_for(threads, method, stop, z.rows);
   Counts total;
   std::mutex adding;
@@ -198,7 +213,7 @@ Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& st
         Solver solver(queue, count, width_, method, stop, false, scratch);
         T* const answers = scratch.take<T>(count * width_);
         const Rows<T> d = scratch.take_rows<T>(count, width_), du = scratch.take_rows<T>(count, width_);
-        packed_->multiply(z.slice(first, count), d);
+        held->packed.multiply(z.slice(first, count), d);
         for (std::int64_t i = 0; i < count; ++i)
           differentiate(activation_, width_, injected(injection, first + i), d[i]);
         const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
@@ -231,12 +246,10 @@ template <class Solver>
 std::size_t Dense<T>::tile_bytes(std::int64_t rows, const Method& method, const Stop& stop) const {
   Arena counting;
   if constexpr (std::is_same_v<Solver, Adjoint<CpuQueue, T>>) {
-    CpuQueue queue;
-    Solver(queue, rows, width_, method, stop, false, counting);
+    Solver(nullptr, rows, width_, method, stop, false, counting);
     for (int block = 0; block < 3; ++block) counting.take<T>(rows * width_);  // answers, d, d * u
   } else {
-    CpuQueue queue;
-    Solver(queue, rows, width_, method, stop, counting);
+    Solver(nullptr, rows, width_, method, stop, counting);
     counting.take<T>(rows * width_);  // answers
   }
   return counting.used();
@@ -246,6 +259,13 @@ template <class T>
 std::size_t Dense<T>::solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
   const Tiling tiling = tiling_for(threads, method, stop, rows);
   return tile_bytes<FixedPoint<CpuQueue, T>>(tiling.tallest(), method, stop) * tiling.threads;
+}
+
+template <class T>
+std::size_t Dense<T>::solve_adjoint_bytes(int threads, const Method& method, const Stop& stop,
+                                          std::int64_t rows) const {
+  const Tiling tiling = tiling_for(threads, method, stop, rows);
+  return tile_bytes<Adjoint<CpuQueue, T>>(tiling.tallest(), method, stop) * tiling.threads;
 }
 
 template class Dense<float>;

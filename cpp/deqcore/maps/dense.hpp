@@ -15,14 +15,10 @@
 #include "deqcore/adjoint/adjoint.hpp"
 #include "deqcore/device/cpu_queue.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
-#include "deqcore/device/buffer.hpp"
 #include "deqcore/maps/activation.hpp"
 #include "deqcore/maps/tiles.hpp"
 
 namespace deqcore {
-
-template <class T>
-class PackedMatrix;
 
 template <class T>
 class Dense {
@@ -34,7 +30,7 @@ class Dense {
   std::int64_t width() const { return width_; }
   Activation activation() const { return activation_; }
 
-  // New weights of the same width. Not while a product or a solve runs on this map.
+  // New weights of the same width. A product or solve that is running goes on with the old ones.
   void update(Rows<const T> W);
 
   // Row i of each block belongs to row i of the injection, or to its only row. Outputs must not overlap inputs.
@@ -51,11 +47,14 @@ class Dense {
                        Rows<const T> g, Rows<const T> u0, Rows<T> result, const Report& report,
                        Interrupt* interrupt) const;
 
-  // What such a solve allocates.
+  // What such a solve allocates, once, before its first step.
   std::size_t solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
+  std::size_t solve_adjoint_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
 
  private:
-  const PackedMatrix<T>& transposed() const;  // packed when first needed
+  struct Weights;
+
+  std::shared_ptr<const Weights> weights() const;
   void check(Rows<const T> z, Rows<const T> injection) const;
   Tiling tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
   template <class Solver>
@@ -63,10 +62,8 @@ class Dense {
 
   std::int64_t width_;
   Activation activation_;
-  HostBuffer weights_;
-  std::unique_ptr<PackedMatrix<T>> packed_;
-  mutable std::mutex packing_;
-  mutable std::unique_ptr<PackedMatrix<T>> packed_transposed_;
+  mutable std::mutex replacing_;
+  std::shared_ptr<const Weights> weights_;
 };
 
 }  // namespace deqcore

@@ -17,7 +17,9 @@ constexpr std::int64_t panels_of(std::int64_t outputs) {
 
 // The tallest tile whose sums fit the registers of a level, and how many panels keep them busy at a given height.
 template <int Bytes>
-inline constexpr int tallest = Bytes == 64 ? 8 : Bytes == 32 ? 6 : 2;
+inline constexpr int tallest = Bytes == 64   ? 8
+                               : Bytes == 32 ? 6
+                                             : 2;
 
 template <int Bytes>
 constexpr int panels_at(int height) {
@@ -69,8 +71,7 @@ template <class T, int Bytes, int Height>
                                          std::int64_t row, std::int64_t height, std::int64_t first_panel,
                                          std::int64_t last_panel) {
   if constexpr (Height > 1)
-    if (height < Height)
-      return strip<T, Bytes, Height - 1>(panels, inputs, x, y, row, height, first_panel, last_panel);
+    if (height < Height) return strip<T, Bytes, Height - 1>(panels, inputs, x, y, row, height, first_panel, last_panel);
   constexpr int wide = panels_at<Bytes>(Height);
   constexpr std::int64_t panel = PackedMatrix<T>::panel;
   std::int64_t p = first_panel;

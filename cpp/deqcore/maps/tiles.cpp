@@ -10,9 +10,9 @@
 namespace deqcore {
 namespace {
 
-constexpr std::int64_t cache = 1024 * 1024;        // bytes that one core can hope to keep to itself
+constexpr std::int64_t cache = 1024 * 1024;           // bytes that one core can hope to keep to itself
 constexpr std::int64_t shortest = 24, highest = 256;  // rows over which the weights are read once per step
-constexpr std::int64_t worth_waking = 400'000;     // flops per evaluation: some 10 microseconds for one thread
+constexpr std::int64_t worth_waking = 400'000;        // flops per evaluation: some 10 microseconds for one thread
 
 }  // namespace
 

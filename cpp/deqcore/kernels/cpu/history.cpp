@@ -61,7 +61,9 @@ void run(CpuQueue& queue, const PushHistory<T>& k) {
         const std::int32_t depth = std::min<std::int32_t>(h.depth[row] + 1, static_cast<std::int32_t>(h.m));
         T *dF = h.column(h.dF, row, slot), *dG = h.column(h.dG, row, slot);
         double *gram = h.gram + row * h.m * h.m, *rhs = h.rhs + row * h.m;
-        double line[row_math::max_history] = {}, right[row_math::max_history] = {};
+        double line[row_math::max_history], right[row_math::max_history];
+        std::fill_n(line, depth, 0.0);
+        std::fill_n(right, depth, 0.0);
         for (std::int64_t start = 0; start < h.width; start += piece) {
           const std::int64_t n = std::min(piece, h.width - start);
           lanes::sweep<lanes>(n, [=]<int L>(std::int64_t offset) __attribute__((always_inline)) {

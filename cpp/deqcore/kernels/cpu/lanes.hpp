@@ -39,9 +39,8 @@ template <int Lanes, class Term>
 
 template <int Lanes, class T>
 [[gnu::always_inline]] inline double dot(const T* a, const T* b, std::int64_t n) {
-  return sum<Lanes>(n, [=]<int L>(std::int64_t i) __attribute__((always_inline)) {
-    return load_double<L>(a + i) * load_double<L>(b + i);
-  });
+  return sum<Lanes>(n, [=]<int L>(std::int64_t i)
+                           __attribute__((always_inline)) { return load_double<L>(a + i) * load_double<L>(b + i); });
 }
 
 // The norm of a row whose elements value<L>(i) returns as doubles. NaN or infinity in any element makes it not finite.

@@ -21,8 +21,7 @@ void run(CpuQueue& queue, const GatherRows<T>& k) {
   const std::int64_t bytes = 2 * k.from.width * sizeof(T);
   queue.note("GatherRows", k.source.count * bytes);
   queue.for_blocks(k.source.count, bytes, [&](std::int64_t first, std::int64_t count) {
-    for (std::int64_t i = first; i < first + count; ++i)
-      std::copy_n(k.from[k.source.ids[i]], k.from.width, k.to[i]);
+    for (std::int64_t i = first; i < first + count; ++i) std::copy_n(k.from[k.source.ids[i]], k.from.width, k.to[i]);
   });
 }
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// NumPy arrays as views. Nothing is converted: a wrong dtype, layout or device is refused.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "deqcore/base/report.hpp"
+#include "deqcore/base/rows.hpp"
+
+namespace deqcore::python {
+
+namespace nb = nanobind;
+
+template <class T>
+using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+Rows<T> rows_of(const Matrix<T>& array) {
+  const auto rows = static_cast<std::int64_t>(array.shape(0)), width = static_cast<std::int64_t>(array.shape(1));
+  return {array.data(), rows, width, width};
+}
+
+// The report's arrays, made by the Python side: status, steps, residual, scale, rejected, singular, trace or None.
+struct ReportArrays {
+  Vector<std::int8_t> status;
+  Vector<std::int32_t> steps;
+  Vector<double> residual, scale;
+  Vector<std::int32_t> rejected, singular;
+  std::optional<Matrix<double>> trace;
+
+  Report view() const {
+    return {.status = reinterpret_cast<Status*>(status.data()),
+            .steps = steps.data(),
+            .residual = residual.data(),
+            .scale = scale.data(),
+            .rejected = rejected.data(),
+            .singular = singular.data(),
+            .trace = trace ? trace->data() : nullptr,
+            .trace_pitch = trace ? static_cast<std::int64_t>(trace->shape(1)) : 0};
+  }
+};
+
+// What advance() says to the Python loop.
+enum Reply : int {
+  refused = -1,  // the answer is not a contiguous NumPy array of this shape and dtype, or overlaps the question
+  done = 0,
+  flipped = 1,   // the question is in the other block, with the same rows
+  reshaped = 2,  // rows have left
+};
+
+// The map's answer, if it can be used as it is.
+template <class T>
+bool usable(nb::handle answer, nb::handle ndarray_type, const std::vector<std::int64_t>& shape, const void* scratch,
+            std::size_t scratch_bytes, nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
+  if (answer.type().ptr() != ndarray_type.ptr()) return false;
+  if (!nb::try_cast(answer, array, false)) return false;
+  if (array.ndim() != shape.size()) return false;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis)
+    if (static_cast<std::int64_t>(array.shape(axis)) != shape[axis]) return false;
+  const auto first = reinterpret_cast<std::uintptr_t>(array.data());
+  const auto own = reinterpret_cast<std::uintptr_t>(scratch);
+  const bool overlaps = first < own + scratch_bytes && own < first + array.nbytes();
+  return !overlaps && first % alignof(T) == 0;
+}
+
+}  // namespace deqcore::python

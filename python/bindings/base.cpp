@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+
+#include <string>
+
+#include "arrays.hpp"
+#include "deqcore/base/report.hpp"
+#include "deqcore/base/stop.hpp"
+#include "deqcore/base/version.hpp"
+#include "deqcore/device/pool.hpp"
+#include "deqcore/device/simd.hpp"
+#include "init.hpp"
+
+namespace deqcore::python {
+namespace {
+
+template <class T>
+std::int64_t first_not_finite(const nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
+  const T* data = array.data();
+  constexpr std::int64_t piece = 1024;
+  const auto n = static_cast<std::int64_t>(array.size());
+  for (std::int64_t start = 0; start < n; start += piece) {
+    T poison = 0;  // 0 x is NaN for NaN and infinity: no branch in the loop over good data
+    for (std::int64_t i = start; i < std::min(n, start + piece); ++i) poison += 0 * data[i];
+    if (poison == 0) continue;
+    for (std::int64_t i = start; i < n; ++i)
+      if (!(data[i] - data[i] == 0)) return i;
+  }
+  return -1;
+}
+
+}  // namespace
+
+void init_base(nb::module_& m) {
+  m.attr("version") = version;
+  m.attr("built_with") = built_with;
+  m.def("simd_level", [] { return std::string(name(simd_level())); });
+  m.def("num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
+  m.def("first_not_finite", &first_not_finite<float>, nb::arg("array").noconvert());
+  m.def("first_not_finite", &first_not_finite<double>, nb::arg("array").noconvert());
+  m.def("status_name", [](int code) { return std::string(name(static_cast<Status>(code))); }, nb::arg("code"));
+
+  nb::enum_<Norm>(m, "Norm").value("two", Norm::two).value("inf", Norm::inf);
+  nb::enum_<Retire>(m, "Retire").value("off", Retire::off).value("on", Retire::on).value("halve", Retire::halve);
+
+  nb::class_<Stop>(m, "Stop")
+      .def(nb::init<>())
+      .def_rw("rtol", &Stop::rtol, nb::arg().none())
+      .def_rw("atol", &Stop::atol)
+      .def_rw("max_steps", &Stop::max_steps)
+      .def_rw("norm", &Stop::norm)
+      .def_rw("look_every", &Stop::look_every)
+      .def_rw("retire", &Stop::retire);
+  m.def("resolved_rtol32", [](const Stop& stop) { return resolve<float>(stop).rtol; }, nb::arg("stop"));
+  m.def("resolved_rtol64", [](const Stop& stop) { return resolve<double>(stop).rtol; }, nb::arg("stop"));
+
+  nb::class_<ReportArrays>(m, "Report")
+      .def(
+          "__init__",
+          [](ReportArrays* self, Vector<std::int8_t> status, Vector<std::int32_t> steps, Vector<double> residual,
+             Vector<double> scale, Vector<std::int32_t> rejected, Vector<std::int32_t> singular,
+             std::optional<Matrix<double>> trace) {
+            new (self) ReportArrays{status, steps, residual, scale, rejected, singular, trace};
+          },
+          nb::arg("status").noconvert(), nb::arg("steps").noconvert(), nb::arg("residual").noconvert(),
+          nb::arg("scale").noconvert(), nb::arg("rejected").noconvert(), nb::arg("singular").noconvert(),
+          nb::arg("trace").none());
+
+  nb::class_<Counts>(m, "Counts")
+      .def_ro("questions", &Counts::questions)
+      .def_ro("rows_asked", &Counts::rows_asked)
+      .def_ro("looks", &Counts::looks);
+}
+
+}  // namespace deqcore::python

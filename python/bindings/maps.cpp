@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+
+#include <string>
+
+#include "arrays.hpp"
+#include "deqcore/maps/dense.hpp"
+#include "init.hpp"
+
+namespace deqcore::python {
+namespace {
+
+// Runs a long native solve without the interpreter lock; Ctrl-C ends it and comes out as what the handler raised.
+template <class Run>
+Counts without_lock(const Run& run) {
+  Counts counts;
+  bool raised = false;
+  const auto check = [&raised] {
+    const nb::gil_scoped_acquire locked;
+    return raised = PyErr_CheckSignals() != 0;
+  };
+  {
+    const nb::gil_scoped_release others_run;
+    Interrupt interrupt(check);
+    counts = run(interrupt);
+  }
+  if (raised) throw nb::python_error();
+  return counts;
+}
+
+template <class T>
+void bind(nb::module_& m, const char* name) {
+  using D = Dense<T>;
+  using In = Matrix<const T>;
+  using Out = Matrix<T>;
+  nb::class_<D>(m, name)
+      .def(
+          "__init__",
+          [](D* self, In W, const std::string& activation) { new (self) D(rows_of(W), activation_named(activation)); },
+          nb::arg("W").noconvert(), nb::arg("activation"))
+      .def_prop_ro("width", &D::width)
+      .def(
+          "update", [](D& self, In W) { self.update(rows_of(W)); }, nb::arg("W").noconvert())
+      .def(
+          "value",
+          [](const D& self, In z, In injection, Out f, int threads) {
+            const nb::gil_scoped_release others_run;
+            self.value(CpuQueue(threads), rows_of(z), rows_of(injection), rows_of(f));
+          },
+          nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("f").noconvert(), nb::arg("threads"))
+      .def(
+          "jvp",
+          [](const D& self, In z, In injection, In v, Out product, int threads) {
+            const nb::gil_scoped_release others_run;
+            self.jvp(CpuQueue(threads), rows_of(z), rows_of(injection), rows_of(v), rows_of(product));
+          },
+          nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("v").noconvert(),
+          nb::arg("product").noconvert(), nb::arg("threads"))
+      .def(
+          "vjp",
+          [](const D& self, In z, In injection, In u, Out product, int threads) {
+            const nb::gil_scoped_release others_run;
+            self.vjp(CpuQueue(threads), rows_of(z), rows_of(injection), rows_of(u), rows_of(product));
+          },
+          nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("u").noconvert(),
+          nb::arg("product").noconvert(), nb::arg("threads"))
+      .def(
+          "parameter_gradients",
+          [](const D& self, In z, In injection, In u, Out dW, Out dc, int threads) {
+            const nb::gil_scoped_release others_run;
+            self.parameter_gradients(CpuQueue(threads), rows_of(z), rows_of(injection), rows_of(u), rows_of(dW),
+                                     rows_of(dc));
+          },
+          nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("u").noconvert(),
+          nb::arg("dW").noconvert(), nb::arg("dc").noconvert(), nb::arg("threads"))
+      .def(
+          "solve",
+          [](const D& self, In z0, In injection, Out result, const ReportArrays& report,
+             std::optional<Vector<const double>> scale, const Method& method, const Stop& stop, int threads) {
+            return without_lock([&](Interrupt& interrupt) {
+              return self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(result), report.view(),
+                                scale ? scale->data() : nullptr, &interrupt);
+            });
+          },
+          nb::arg("z0").noconvert(), nb::arg("injection").noconvert(), nb::arg("result").noconvert(), nb::arg("report"),
+          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
+      .def(
+          "solve_adjoint",
+          [](const D& self, In z, In injection, In g, In u0, Out result, const ReportArrays& report,
+             const Method& method, const Stop& stop, int threads) {
+            return without_lock([&](Interrupt& interrupt) {
+              return self.solve_adjoint(threads, method, stop, rows_of(z), rows_of(injection), rows_of(g), rows_of(u0),
+                                        rows_of(result), report.view(), &interrupt);
+            });
+          },
+          nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("g").noconvert(),
+          nb::arg("u0").noconvert(), nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"),
+          nb::arg("stop"), nb::arg("threads"))
+      .def("solve_bytes", &D::solve_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"), nb::arg("rows"))
+      .def("solve_adjoint_bytes", &D::solve_adjoint_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"),
+           nb::arg("rows"));
+}
+
+}  // namespace
+
+void init_maps(nb::module_& m) {
+  nb::list names;
+  for (Activation activation : activations) names.append(std::string(name(activation)));
+  m.attr("activations") = nb::tuple(names);
+  bind<float>(m, "Dense32");
+  bind<double>(m, "Dense64");
+}
+
+}  // namespace deqcore::python

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words for what came, in error messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def describe(given: Any) -> str:
+    """What came, for an error message."""
+    if isinstance(given, np.ndarray):
+        return f"array of shape {given.shape} and dtype {given.dtype}"
+    kind = type(given)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+    if hasattr(given, "__cuda_array_interface__"):
+        return f"{name} on a CUDA device"
+    return name

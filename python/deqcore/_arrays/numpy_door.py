@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door to NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .describe import describe
+
+name = "numpy"
+
+_ALIGNMENT = 64
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def empty(shape: Any, dtype: Any) -> np.ndarray:
+    """Memory that nothing has been written to."""
+    return np.empty(shape, dtype)
+
+
+def scratch(size: int) -> np.ndarray:
+    """``size`` bytes at an address that a solver accepts."""
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size]
+
+
+def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """A read-only array over a piece of scratch."""
+    made = np.ndarray(shape, dtype, memory, offset)
+    made.flags.writeable = False
+    return made
+
+
+def check_floats(array: np.ndarray, what: str, dtype: Any = None) -> None:
+    """Refuse a dtype other than ``dtype``, or other than the two the core knows."""
+    if dtype is None and array.dtype not in _DTYPES:
+        raise TypeError(f"{what}: {describe(array)} given; expected dtype float32 or float64")
+    if dtype is not None and array.dtype != dtype:
+        raise TypeError(f"{what}: {describe(array)} given; expected dtype {dtype}: nothing is converted silently")
+
+
+def check_finite(array: np.ndarray, what: str) -> None:
+    """Refuse NaN and infinity, naming the first one's place."""
+    at = _core.first_not_finite(array)
+    if at >= 0:
+        place = tuple(int(i) for i in np.unravel_index(at, array.shape))
+        raise ValueError(f"{what}: {array[place]} at index {place}; expected finite numbers")
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The same numbers in row-major order: ``array`` itself if it is so already."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.array(array, order="C", subok=False)
+
+
+def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The named rows, copied."""
+    return array.take(rows, axis=0)
+
+
+def accept(answer: Any, shape: tuple[int, ...], dtype: Any, what: str) -> np.ndarray:
+    """A contiguous copy of a map's answer that could not be used in place; an error if it is not an answer at all."""
+    if answer is None:
+        raise TypeError(f"{what} returned None; expected an array of shape {shape} and dtype {dtype}")
+    if not isinstance(answer, np.ndarray) or isinstance(answer, np.ma.MaskedArray):
+        raise TypeError(f"{what} returned {describe(answer)}; expected a NumPy array of shape {shape}, dtype {dtype}")
+    if answer.dtype != dtype:
+        raise TypeError(
+            f"{what} returned {describe(answer)}; expected dtype {dtype}: nothing is converted silently "
+            f"(return answer.astype(z.dtype) if that is what you mean)"
+        )
+    if answer.shape != shape:
+        raise ValueError(f"{what} returned {describe(answer)}; expected shape {shape}, that of its argument")
+    return np.array(answer, dtype, order="C", copy=True, subok=False)

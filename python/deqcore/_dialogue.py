@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every solving function shares: checking states, the loop over questions, and the finished solution."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._arrays import describe, door_for
+from ._solution import Progress, Solution, Status, Tolerances
+from .errors import ConvergenceError, ConvergenceWarning
+
+_FLIPPED, _REFUSED, _DONE, _RESHAPED = 1, -1, 0, 2  # the core's replies to an answer
+
+
+@dataclass(frozen=True)
+class State:
+    """A checked block of states: first axis rows, the rest flattened; one axis is one row."""
+
+    door: Any
+    block: np.ndarray  # (rows, width), contiguous
+    shape: tuple[int, ...]  # as the user gave it
+    dtype: Any
+
+    @property
+    def rows(self) -> int:
+        return self.block.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.block.shape[1]
+
+    def question_shape(self, count: int) -> tuple[int, ...]:
+        return self.shape if len(self.shape) == 1 else (count, *self.shape[1:])
+
+
+def check_state(array: Any, what: str, like: State | None = None) -> State:
+    """Refuse what cannot be a state: wrong library, dtype, shape, nothing in it, NaN. With ``like``: its shape and dtype."""
+    door = door_for(array, what)
+    door.check_floats(array, what, like.dtype if like else None)
+    if like is not None and array.shape != like.shape:
+        raise ValueError(f"{what}: {describe(array)} given; expected shape {like.shape}")
+    if array.ndim == 0:
+        raise ValueError(f"{what}: {describe(array)} given; expected at least one axis: (width,) or (rows, width)")
+    if array.size == 0:
+        raise ValueError(f"{what}: {describe(array)} given; expected at least one row and a width of at least 1")
+    whole = door.contiguous(array)
+    door.check_finite(whole, what)
+    rows = 1 if array.ndim == 1 else array.shape[0]
+    return State(door, whole.reshape(rows, -1), array.shape, array.dtype)
+
+
+def check_row_args(row_args: Any, state: State) -> tuple[Any, ...]:
+    """Row data for a callable: arrays with one entry per row."""
+    if not isinstance(row_args, tuple):
+        raise TypeError(f"row_args: {describe(row_args)} given; expected a tuple of arrays, such as (x,)")
+    if len(state.shape) == 1:
+        return row_args  # one row: there is nothing to gather
+    for i, array in enumerate(row_args):
+        door_for(array, f"row_args[{i}]")
+        if array.ndim == 0 or array.shape[0] != state.rows:
+            raise ValueError(
+                f"row_args[{i}]: {describe(array)} given; expected {state.rows} rows, as many as the state has"
+            )
+    return row_args
+
+
+def check_args(args: Any) -> tuple[Any, ...]:
+    """Arguments passed whole."""
+    if not isinstance(args, tuple):
+        raise TypeError(f"args: {describe(args)} given; expected a tuple, such as (x,)")
+    return args
+
+
+def check_scale(scale: Any, rows: int) -> np.ndarray | None:
+    """None, one number, or one per row."""
+    if scale is None:
+        return None
+    given = np.asarray(scale)
+    if given.dtype.kind not in "fiu" or given.shape not in ((), (rows,)):
+        raise TypeError(f"scale: {describe(scale)} given; expected a number, or an array of shape ({rows},)")
+    spread = np.ascontiguousarray(np.broadcast_to(given, (rows,)), np.float64)
+    if not (np.isfinite(spread).all() and (spread > 0).all()):
+        raise ValueError(f"scale: {scale!r} given; expected finite numbers > 0")
+    return spread
+
+
+class Report:
+    """The arrays that the core fills, one entry per row."""
+
+    def __init__(self, rows: int, trace_steps: int) -> None:
+        self.status = np.empty(rows, np.int8)
+        self.steps = np.empty(rows, np.int32)
+        self.residual = np.empty(rows)
+        self.scale = np.empty(rows)
+        self.rejected = np.empty(rows, np.int32)
+        self.singular = np.empty(rows, np.int32)
+        self.trace = np.empty((trace_steps, rows)) if trace_steps else None
+        self.native = _core.Report(
+            self.status, self.steps, self.residual, self.scale, self.rejected, self.singular, self.trace
+        )
+
+    def measured(self) -> np.ndarray | None:
+        """The trace, cut to the steps taken; NaN after a row's end."""
+        if self.trace is None:
+            return None
+        steps = int(self.steps.max())
+        kept = self.trace[:steps].copy()
+        kept[np.arange(steps)[:, None] >= self.steps] = math.nan
+        return kept
+
+
+def converse(
+    solver: Any,
+    scratch: np.ndarray,
+    state: State,
+    bind: Callable[[int, np.ndarray], Callable[[np.ndarray], Any]],
+    what: str,
+    callback: Callable[[Progress], Any] | None,
+    look_every: int,
+) -> int:
+    """Answer a solver's questions until there are none; -> answers that had to be copied.
+
+    ``bind(count, rows)`` gives the call that answers questions about these rows; it is made anew when rows leave.
+    """
+    door, dtype, advance = state.door, state.dtype, solver.advance
+    both_blocks = solver.block_offset(0) + solver.block_offset(1)
+
+    def reshape() -> tuple[Callable[[np.ndarray], Any], np.ndarray, np.ndarray]:
+        count, at = solver.count, solver.question_offset
+        shape = state.question_shape(count)
+        rows = door.view(scratch, solver.rows_offset, (count,), np.int32).copy()
+        question, other = (door.view(scratch, place, shape, dtype) for place in (at, both_blocks - at))
+        return bind(count, rows), question, other
+
+    copies = steps = 0
+    call, question, other = reshape()
+    while True:
+        answer = call(question)
+        reply = advance(answer)
+        if reply == _REFUSED:
+            copies += 1
+            reply = advance(door.accept(answer, question.shape, dtype, what))
+        if callback is not None:
+            steps += 1
+            if (reply == _DONE or steps % look_every == 0) and _wants_to_stop(callback, steps, solver):
+                solver.cancel()
+                return copies
+        if reply == _FLIPPED:
+            question, other = other, question
+        elif reply == _RESHAPED:
+            call, question, other = reshape()
+        else:
+            return copies
+
+
+def _wants_to_stop(callback: Callable[[Progress], Any], steps: int, solver: Any) -> bool:
+    try:
+        callback(Progress(steps, *solver.progress))
+    except StopIteration:
+        return True
+    return False
+
+
+def finish(
+    name: str,
+    on_failure: str,
+    *,
+    value: np.ndarray,
+    report: Report,
+    counts: Any,
+    rtol: float,
+    stop: Any,
+    relative_to: str,
+    retire: str,
+    method: str,
+    copies: int,
+    scratch_bytes: int,
+) -> Solution:
+    """The solution; raises or warns about it if it is not one."""
+    solution = Solution(
+        value,
+        report.residual,
+        report.scale,
+        report.status,
+        report.steps,
+        report.rejected,
+        report.singular,
+        counts.questions,
+        counts.rows_asked,
+        Tolerances(rtol, stop.atol, stop.max_steps, stop.norm.name, relative_to),
+        retire,
+        copies,
+        scratch_bytes,
+        report.measured(),
+        method,
+        name,
+    )
+    if on_failure != "return" and not solution.success:
+        _complain(solution, name, on_failure)
+    return solution
+
+
+def _complain(solution: Solution, name: str, on_failure: str) -> None:
+    ended = [Status(code) for code in np.unique(solution.status)]
+    failures = [status.name for status in ended if status < 0 and status is not Status.cancelled]
+    if not failures:
+        return
+    if on_failure == "raise":
+        raise ConvergenceError(
+            f"{solution.message}. The best points are in this exception's .solution; .solution.explain() says what to "
+            f"try; on_failure='return' or 'warn' does not raise",
+            solution,
+        )
+    # Without counts, so that Python's filter shows it once per cause and call site.
+    warnings.warn(
+        f"{name}: rows ended as {', '.join(failures)}; see the solution's status and explain()",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixed points z = f(z), one per row."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import _core
+from ._dialogue import Report, check_args, check_row_args, check_scale, check_state, converse, finish
+from ._methods import Method, resolve_method
+from ._options import check_on_failure, refuse_unknown, retire_named, stop_rule, threads_named
+from ._solution import Callback, Solution
+from .maps import Dense
+
+__all__ = ["fixed_point", "scratch_bytes"]
+
+_SOLVERS = {
+    np.dtype(np.float32): (_core.FixedPoint32, _core.resolved_rtol32),
+    np.dtype(np.float64): (_core.FixedPoint64, _core.resolved_rtol64),
+}
+
+
+def fixed_point(
+    f: Callable[..., Any] | Dense,
+    z0: np.ndarray,
+    *,
+    args: tuple[Any, ...] = (),
+    row_args: tuple[Any, ...] = (),
+    pass_rows: bool = False,
+    method: Method | str | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    max_steps: int = 200,
+    norm: Any = 2,
+    scale: Any = None,
+    look_every: int | None = None,
+    retire: bool | str | None = None,
+    trace: bool = False,
+    callback: Callback | None = None,
+    threads: int | None = None,
+    on_failure: str = "raise",
+    **unknown: NoReturn,
+) -> Solution:
+    """Find z with f(z) = z, one fixed point per row, each row with its own stop and status.
+
+    A row has converged when \\|f(z) - z\\| <= atol + rtol min(\\|f(z)\\|, 10 S0), or <= 4 eps S0, where S0 is
+    max(\\|z0\\|, \\|f(z0)\\|) or ``scale``. The answer is the point whose residual was measured, never one beyond it. A
+    row's result does not depend on the other rows, on ``look_every``, on ``retire`` or on ``threads``, to the last bit,
+    as far as the map's own rows do not.
+
+    Args:
+        f: the map, called ``f(z, *args, *row_args)`` with z of shape ``(active, ...)``, a read-only view that is valid
+            until the next call; returns an array of the same shape and dtype. Or a native map (:mod:`deqcore.maps`),
+            which is solved without Python.
+        z0: starting points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
+        args: passed to f whole.
+        row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
+        pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
+        method: :class:`Anderson` (the default), :class:`Picard`, or a name.
+        rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
+        atol: absolute tolerance in the units of the norm, at least 0.
+        max_steps: most map evaluations per row.
+        norm: 2 or ``math.inf``, over each row.
+        scale: S0 in place of the measured one: a number, or one per row.
+        look_every: steps between two looks at the progress; None is 1 on the CPU.
+        retire: whether rows that have ended are no longer asked about: True, False, ``"halve"`` (the block only shrinks
+            to powers of two, for maps compiled per shape). None is True where that is safe: ``row_args`` or
+            ``pass_rows`` is given, or the map is native.
+        trace: record every residual in ``Solution.trace``.
+        callback: called with a :class:`Progress` at each look; raising ``StopIteration`` ends the solve with status
+            ``cancelled``.
+        threads: most threads; None is :func:`deqcore.num_threads`.
+        on_failure: ``"raise"``, ``"warn"`` or ``"return"`` when a row has no solution.
+
+    Returns:
+        A :class:`Solution`; ``value`` has the shape and dtype of z0.
+
+    Raises:
+        ConvergenceError: a row did not converge and ``on_failure`` is ``"raise"``; it carries the whole solution.
+        TypeError: an argument of the wrong kind or dtype, an unknown option, a map that does not return an array.
+        ValueError: an argument out of range or of the wrong shape, or not finite.
+        Exception: whatever f raises, unchanged.
+
+    Sources: Anderson 1965, J. ACM 12; Walker and Ni 2011, SIAM J. Numer. Anal. 49; Bai, Kolter and Koltun 2019,
+    "Deep Equilibrium Models".
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> rng = np.random.default_rng(0)
+        >>> W = rng.standard_normal((64, 64)) * 0.05
+        >>> x = rng.standard_normal((8, 64))
+        >>> solution = deqcore.fixed_point(lambda z, x: np.tanh(z @ W.T + x), np.zeros((8, 64)), row_args=(x,))
+        >>> solution.success, bool(np.allclose(solution.value, np.tanh(solution.value @ W.T + x)))
+        (True, True)
+    """
+    if unknown:
+        refuse_unknown("fixed_point", unknown, _OPTIONS)
+    check_on_failure(on_failure)
+    state = check_state(z0, "z0")
+    check_args(args)
+    native = isinstance(f, Dense)
+    if not callable(f):
+        raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
+    word, retire_as = retire_named(retire, native or bool(row_args) or pass_rows)
+    method_name, method_options = resolve_method(method)
+    stop = stop_rule(rtol=rtol, atol=atol, max_steps=max_steps, norm=norm, look_every=look_every, retire=retire_as)
+    thread_count = threads_named(threads)
+    scales = check_scale(scale, state.rows)
+    solver_class, resolved_rtol = _SOLVERS[state.dtype]
+    resolved = resolved_rtol(stop)
+    report = Report(state.rows, stop.max_steps if trace else 0)
+    value = state.door.empty(state.shape, state.dtype)
+    result = value.reshape(state.block.shape)
+    copies = 0
+
+    if isinstance(f, Dense) and callback is None:
+        injection = f._injection(args, row_args, pass_rows, state)
+        counts = f._native.solve(
+            state.block, injection, result, report.native, scales, method_options, stop, thread_count
+        )
+        size = f._native.solve_bytes(thread_count, method_options, stop, state.rows)
+    else:
+        if isinstance(f, Dense):
+            row_args = (np.broadcast_to(f._injection(args, row_args, pass_rows, state), state.block.shape),)
+            row_args = (row_args[0].reshape(state.shape),)
+        row_data = check_row_args(row_args, state)
+        size = solver_class.scratch_bytes(state.rows, state.width, method_options, stop)
+        scratch = state.door.scratch(size)
+        solver = solver_class(state.rows, state.width, list(state.shape), method_options, stop, thread_count, scratch)
+        solver.start(state.block, result, report.native, scales)
+
+        def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
+            own = row_data if count == state.rows else tuple(state.door.take(data, rows) for data in row_data)
+            if pass_rows:
+                return lambda z: f(z, *args, *own, rows=rows)
+            if args or own:
+                return lambda z: f(z, *args, *own)
+            return f
+
+        copies = converse(solver, scratch, state, bind, "f", callback, stop.look_every)
+        counts = solver.counts
+    return finish(
+        "fixed_point",
+        on_failure,
+        value=value,
+        report=report,
+        counts=counts,
+        rtol=resolved,
+        stop=stop,
+        relative_to="image",
+        retire=word,
+        method=method_name,
+        copies=copies,
+        scratch_bytes=size,
+    )
+
+
+_OPTIONS = [name for name, p in inspect.signature(fixed_point).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Method | str | None = None) -> int:
+    """Exactly how many bytes :func:`fixed_point` holds beside its result while it iterates on a callable.
+
+    Args:
+        rows: samples in the batch.
+        width: elements of one sample's state.
+        dtype: float32 or float64.
+        method: as for :func:`fixed_point`.
+
+    Returns:
+        Bytes; a solve reports the same number in ``Solution.scratch_bytes``.
+
+    Raises:
+        TypeError, ValueError: an argument is not one of these.
+
+    Example:
+        >>> import deqcore
+        >>> deqcore.scratch_bytes(64, 512, "float32", method="picard") // (64 * 512 * 4)
+        2
+    """
+    resolved = np.dtype(dtype)
+    if resolved not in _SOLVERS:
+        raise TypeError(f"dtype: {resolved} given; expected float32 or float64")
+    _, options = resolve_method(method)
+    return int(_SOLVERS[resolved][0].scratch_bytes(rows, width, options, _core.Stop()))

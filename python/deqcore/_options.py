@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options shared by the solvers, and the errors for those that are wrong."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any, NoReturn
+
+from . import _core
+
+# What the same thing is called elsewhere (torchdeq, jaxopt, optimistix, SciPy, deq), so that an old name finds the new.
+_ELSEWHERE = {
+    "tol": "rtol",
+    "f_tol": "rtol",
+    "b_tol": "rtol",
+    "f_rtol": "rtol",
+    "eps": "rtol",
+    "xtol": "rtol",
+    "maxiter": "max_steps",
+    "max_iter": "max_steps",
+    "f_max_iter": "max_steps",
+    "b_max_iter": "max_steps",
+    "threshold": "max_steps",
+    "maxfev": "max_steps",
+    "solver": "method",
+    "f_solver": "method",
+    "b_solver": "method",
+    "throw": "on_failure",
+    "x0": "z0",
+    "m": "history",
+    "M": "history",
+    "history_size": "history",
+    "damp": "beta",
+    "damping": "beta",
+    "tau": "beta",
+    "alpha": "beta",
+    "lam": "ridge",
+    "verbose": "callback",
+    "num_threads": "threads",
+    "n_jobs": "threads",
+}
+
+
+def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[str]) -> NoReturn:
+    """Raise a TypeError that names the nearest valid option."""
+    known = list(known)
+    given = next(iter(unknown))
+    near = _ELSEWHERE.get(given)
+    if near not in known:
+        close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+        near = close[0] if close else None
+    hint = f"; did you mean {near!r}?" if near else f"; its options are {', '.join(known)}"
+    raise TypeError(f"{function}() has no option {given!r}{hint}")
+
+
+def real(value: Any, what: str) -> float:
+    """A real number as float; a TypeError names the option otherwise."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what}: {value!r} given; expected a real number")
+    return float(value)
+
+
+def integer(value: Any, what: str) -> int:
+    """An integer; a TypeError names the option otherwise."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what}: {value!r} given; expected an integer") from None
+
+
+def norm_named(norm: Any) -> Any:
+    """2 or infinity, as the core's enum."""
+    if isinstance(norm, str) and norm in ("two", "inf"):
+        return _core.Norm.two if norm == "two" else _core.Norm.inf
+    if isinstance(norm, Real) and not isinstance(norm, bool) and (norm == 2 or norm == math.inf):
+        return _core.Norm.two if norm == 2 else _core.Norm.inf
+    raise ValueError(f"norm: {norm!r} given; expected 2, math.inf, 'two' or 'inf'")
+
+
+def retire_named(retire: Any, by_default: bool) -> tuple[str, Any]:
+    """-> (word for the report, the core's enum)."""
+    if retire is None:
+        retire = by_default
+    if retire == "halve" and isinstance(retire, str):
+        return "halve", _core.Retire.halve
+    if isinstance(retire, bool):
+        return ("on", _core.Retire.on) if retire else ("off", _core.Retire.off)
+    raise ValueError(f"retire: {retire!r} given; expected None, True, False or 'halve'")
+
+
+def threads_named(threads: Any) -> int:
+    """None is the default number of threads."""
+    if threads is None:
+        return _core.num_threads()
+    count = integer(threads, "threads")
+    if count < 1:
+        raise ValueError(f"threads: {count} given; expected at least 1, or None for the default")
+    return count
+
+
+def stop_rule(*, rtol: Any, atol: Any, max_steps: Any, norm: Any, look_every: Any, retire: Any) -> Any:
+    """The core's Stop; its ranges are checked when a solver is made from it."""
+    stop = _core.Stop()
+    if rtol is not None:
+        stop.rtol = real(rtol, "rtol")
+    stop.atol = real(atol, "atol")
+    stop.max_steps = _bounded(max_steps, "max_steps")
+    stop.norm = norm_named(norm)
+    if look_every is not None:
+        stop.look_every = _bounded(look_every, "look_every")
+    stop.retire = retire
+    return stop
+
+
+def _bounded(value: Any, what: str) -> int:
+    count = integer(value, what)
+    if not 1 <= count < 2**31:
+        raise ValueError(f"{what}: {count} given; expected 1 to {2**31 - 1}")
+    return count
+
+
+def check_on_failure(on_failure: Any) -> None:
+    """Refuse anything but the three policies."""
+    if on_failure not in ("raise", "warn", "return"):
+        raise ValueError(f"on_failure: {on_failure!r} given; expected 'raise', 'warn' or 'return'")

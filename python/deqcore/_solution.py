@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a solve returns: every row's answer, how it ended, and everything counted on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Progress", "Solution", "Status", "Tolerances"]
+
+
+class Status(IntEnum):
+    """How a row ended. 0 is success, positive is not an error, negative is a failure.
+
+    Example:
+        >>> import deqcore
+        >>> deqcore.Status(-2).name
+        'stalled'
+    """
+
+    converged = 0  #: the residual is within the tolerance
+    approximate = 1  #: approximate by name: nothing was solved, nothing is promised
+    out_of_steps = -1  #: ``max_steps`` evaluations were not enough
+    stalled = -2  #: no more progress, at the rounding noise of the map
+    diverged = -3  #: the iterates ran away
+    not_finite = -4  #: the map answered NaN or infinity
+    breakdown = -5  #: a linear method cannot go on
+    map_failed = -6  #: the map reported a failure
+    cancelled = -7  #: the caller stopped the solve
+    ill_conditioned = -8  #: the residual is small and the estimated error is not
+
+
+#: What to try, per status.
+_ADVICE = {
+    Status.out_of_steps: "raise max_steps, loosen rtol, or try method='anderson' with a longer history",
+    Status.stalled: "the tolerance is below the rounding noise of the map: loosen rtol or use float64",
+    Status.diverged: "the map may have no fixed point near z0: try beta < 1, another z0, or check the map's norm",
+    Status.not_finite: "the map answered NaN or infinity: check its inputs and its domain, or try beta < 1",
+    Status.map_failed: "the map reported a failure itself",
+    Status.cancelled: "the callback stopped the solve",
+    Status.breakdown: "the linear method cannot go on: try another one",
+    Status.ill_conditioned: "the problem is close to singular: the answer may be far off although the residual is small",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a ``callback`` is told at each look.
+
+    Attributes:
+        steps: map evaluations so far.
+        running: rows that have not ended.
+        worst: the largest residual / threshold among them; a row converges at 1.
+    """
+
+    steps: int
+    running: int
+    worst: float
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The numbers that decided what converged, so that a result can be reproduced.
+
+    Attributes:
+        rtol: relative tolerance, resolved for the dtype.
+        atol: absolute tolerance, in the units of the norm.
+        max_steps: most map evaluations per row.
+        norm: ``"two"`` or ``"inf"``.
+        relative_to: what ``rtol`` multiplies: ``"image"`` is min(\\|f(z)\\|, 10 scale), ``"scale"`` is the scale.
+    """
+
+    rtol: float
+    atol: float
+    max_steps: int
+    norm: str
+    relative_to: str
+
+
+def _count(rows: int) -> str:
+    return f"{rows} row" if rows == 1 else f"{rows} rows"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Solution:
+    """The answer of a solve. Arrays with one entry per row are NumPy arrays of shape ``(rows,)``.
+
+    A row's ``value`` is the point with the smallest residual relative to its threshold among those measured, and
+    ``residual`` belongs to exactly that point. A solution can be pickled.
+
+    Attributes:
+        value: the answers, of the shape and dtype of the starting point.
+        residual: float64, norm of f(z) - z at ``value``; NaN where it was never measured.
+        scale: float64, what residuals are compared with: max(\\|z0\\|, \\|f(z0)\\|) unless it was given.
+        status: int8, the code of each row; see :class:`Status`.
+        steps: int32, map evaluations each row used.
+        rejected: int32, accelerated steps given up because the residual grew.
+        singular: int32, accelerated steps given up because the small system could not be solved.
+        nfe: times the map was called (native maps: the most that any row needed).
+        rows_asked: rows over all those calls: the work of the map.
+        tolerances: see :class:`Tolerances`.
+        retire: ``"on"``, ``"halve"``, or ``"off"``: whether rows that ended were still asked about.
+        copies: answers of the map that had to be copied once because they were not contiguous.
+        scratch_bytes: memory the solve held beside its result.
+        trace: float64 ``(nfe, rows)`` if asked for: the residual of every evaluation; NaN after a row ended.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> solution = deqcore.fixed_point(np.cos, np.ones((2, 1)))
+        >>> solution.success, solution.value.round(4).ravel().tolist()
+        (True, [0.7391, 0.7391])
+    """
+
+    value: np.ndarray
+    residual: np.ndarray
+    scale: np.ndarray
+    status: np.ndarray
+    steps: np.ndarray
+    rejected: np.ndarray
+    singular: np.ndarray
+    nfe: int
+    rows_asked: int
+    tolerances: Tolerances
+    retire: str
+    copies: int
+    scratch_bytes: int
+    trace: np.ndarray | None = None
+    _method: str = ""
+    _solver: str = ""
+
+    def __repr__(self) -> str:
+        """The message, and the shapes and ranges of what is inside."""
+        steps = f"{int(self.steps.min())}..{int(self.steps.max())}"
+        return (
+            f"<Solution {self.message}; value: {self.value.dtype} {self.value.shape}, steps {steps}, nfe {self.nfe}, "
+            f"largest residual {float(np.max(self.residual)):.2g}>"
+        )
+
+    @property
+    def success(self) -> bool:
+        """Whether every row converged."""
+        return not self.status.any()
+
+    @property
+    def method(self) -> np.ndarray:
+        """The name of the method that finished each row."""
+        return np.full(self.status.shape, self._method)
+
+    @property
+    def x(self) -> np.ndarray:
+        """``value``, by SciPy's name."""
+        return self.value
+
+    @property
+    def nit(self) -> np.ndarray:
+        """``steps``, by SciPy's name."""
+        return self.steps
+
+    @property
+    def nfev(self) -> int:
+        """``nfe``, by SciPy's name."""
+        return self.nfe
+
+    @property
+    def message(self) -> str:
+        """One line: how the rows ended, and the worst of those that failed."""
+        rows = len(self.status)
+        failed = np.flatnonzero(self.status)
+        if not len(failed):
+            return f"{self._solver}: all {_count(rows)} converged" if rows > 1 else f"{self._solver}: converged"
+        kinds = []
+        for code in np.unique(self.status[failed]):
+            members = np.flatnonzero(self.status == code)
+            shown = ", ".join(map(str, members[:5])) + (", ..." if len(members) > 5 else "")
+            kinds.append(f"{len(members)} {Status(code).name} (row{'s' if len(members) > 1 else ''} {shown})")
+        ratio = self.residual[failed] / np.maximum(self.scale[failed], np.finfo(float).tiny)
+        worst = math.nan if np.isnan(ratio).all() else float(np.nanmax(ratio))
+        return (
+            f"{self._solver}: {len(failed)} of {_count(rows)} did not converge: {'; '.join(kinds)}. "
+            f"Largest residual / scale among them {worst:.2g}, rtol {self.tolerances.rtol:.2g}, "
+            f"method {self._method}, max_steps {self.tolerances.max_steps}"
+        )
+
+    def explain(self) -> str:
+        """Say in plain words how the solve went and, where rows failed, what to try.
+
+        Example:
+            >>> import numpy as np, deqcore
+            >>> solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), on_failure="return")
+            >>> print(solution.explain())  # doctest: +ELLIPSIS
+            fixed_point: 1 of 1 row did not converge: 1 out_of_steps (row 0)...
+        """
+        lines = [self.message + "."]
+        lines.append(
+            f"Steps per row: {int(self.steps.min())} to {int(self.steps.max())}, median "
+            f"{float(np.median(self.steps)):g}; the map was called {self.nfe} times for {self.rows_asked} rows in all."
+        )
+        if self.retire == "off" and len(self.steps) > 1 and self.steps.max() > 1.5 * self.steps.mean():
+            lines.append(
+                "Rows that had ended were asked about until the slowest was done: pass row data as row_args=(...) "
+                "(or retire=True if the map needs none), and they leave."
+            )
+        given_up = int(self.rejected.sum() + self.singular.sum())
+        if given_up:
+            lines.append(
+                f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew, "
+                f"{int(self.singular.sum())} because the small system could not be solved."
+            )
+        lines += [f"{Status(c).name}: {_ADVICE[Status(c)]}." for c in np.unique(self.status) if Status(c) in _ADVICE]
+        return "\n".join(lines)
+
+
+Callback = Callable[[Progress], Any]

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the library raises, beside ``ValueError``, ``TypeError`` and ``MemoryError``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._solution import Solution
+
+__all__ = ["ConvergenceError", "ConvergenceWarning"]
+
+
+class ConvergenceError(ArithmeticError):
+    """A solve ended with rows that have no solution; nothing is lost: ``solution`` holds every row's best point.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> try:
+        ...     deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)))
+        ... except deqcore.ConvergenceError as error:
+        ...     print(error.solution.steps, error.solution.success)
+        [200] False
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+    def __reduce__(self) -> tuple[type[ConvergenceError], tuple[str, Solution]]:
+        return type(self), (str(self), self.solution)
+
+
+class ConvergenceWarning(UserWarning):
+    """The same, said as a warning: ``on_failure="warn"``."""

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Native maps: solves on them run wholly in C++, without the interpreter lock, rows cut into tiles over threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._arrays import describe, door_for
+from ._dialogue import State, check_state
+from ._options import threads_named
+
+__all__ = ["Dense", "activations"]
+
+#: The names that :class:`Dense` takes as ``activation``.
+activations: tuple[str, ...] = _core.activations
+
+_CLASSES = {np.dtype(np.float32): _core.Dense32, np.dtype(np.float64): _core.Dense64}
+
+
+class Dense:
+    """The dense equilibrium map f(z, c) = a(W z + c), applied to each row.
+
+    With d = a'(W z + c): J v = d * (W v), J' u = W' (d * u), and for u = dL/df the gradients are
+    dL/dW = sum over rows of (d * u) z', dL/dc = d * u (Bai, Kolter and Koltun 2019).
+
+    W is copied and packed at construction: changing the array afterwards changes nothing, :meth:`update` does. Every
+    product sums in one order whatever the number of rows, so a row has the same bits alone and in a batch.
+
+    Args:
+        W: weights, ``(width, width)``, float32 or float64; the states must have the same dtype.
+        activation: one of :data:`activations`.
+
+    Raises:
+        TypeError: W is not a NumPy array of float32 or float64, or the activation is not a string.
+        ValueError: W is not square, is empty or not finite, or the activation is unknown.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> rng = np.random.default_rng(0)
+        >>> W = rng.standard_normal((64, 64)) * 0.05
+        >>> x = rng.standard_normal((8, 64))
+        >>> layer = deqcore.maps.Dense(W, activation="tanh")
+        >>> z = deqcore.fixed_point(layer, np.zeros((8, 64)), row_args=(x,)).value
+        >>> bool(np.allclose(z, np.tanh(z @ W.T + x)))
+        True
+        >>> u = deqcore.adjoint(layer, z, z, row_args=(x,)).value        # the loss is |z|^2 / 2
+        >>> dW, dx = layer.parameter_gradients(z, x, u)
+        >>> dW.shape, dx.shape
+        ((64, 64), (8, 64))
+    """
+
+    def __init__(self, W: np.ndarray, activation: str = "tanh") -> None:
+        if not isinstance(activation, str):
+            raise TypeError(f"activation: {activation!r} given; expected one of {', '.join(activations)}")
+        block = self._weights(W)
+        self._dtype = block.dtype
+        self._activation = activation
+        self._native = _CLASSES[block.dtype](block, activation)
+
+    @staticmethod
+    def _weights(W: Any) -> np.ndarray:
+        door_for(W, "W")
+        if W.ndim != 2 or W.shape[0] != W.shape[1]:
+            raise ValueError(f"W: {describe(W)} given; expected a square matrix, (width, width)")
+        return check_state(W, "W").block
+
+    @property
+    def width(self) -> int:
+        """Elements of one row."""
+        return int(self._native.width)
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of W and of every state."""
+        return self._dtype
+
+    @property
+    def activation(self) -> str:
+        """The activation's name."""
+        return self._activation
+
+    def __repr__(self) -> str:
+        """The size, activation and dtype."""
+        return f"Dense(width={self.width}, activation={self.activation!r}, dtype={self.dtype})"
+
+    def __reduce__(self) -> Any:
+        """Refuse pickling: the weights are packed for this machine."""
+        raise TypeError("Dense cannot be pickled: its weights are packed for this machine; pickle W and make it anew")
+
+    def update(self, W: np.ndarray) -> None:
+        """Take new weights, of the same shape and dtype; a solve that is running elsewhere goes on with the old ones.
+
+        Raises:
+            TypeError, ValueError: as for the constructor.
+        """
+        block = self._weights(W)
+        if block.dtype != self.dtype:
+            raise TypeError(f"W: {describe(W)} given; expected dtype {self.dtype}")
+        self._native.update(block)
+
+    def __call__(self, z: np.ndarray, injection: np.ndarray) -> np.ndarray:
+        """Evaluate f(z) = a(W z + injection).
+
+        Args:
+            z: states, ``(rows, width)`` or ``(width,)``.
+            injection: one row for all, ``(width,)`` or ``(1, width)``, or one per row, ``(rows, width)``.
+
+        Returns:
+            A new array like z.
+
+        Raises:
+            TypeError, ValueError: a wrong dtype, a wrong shape, nothing in it, not finite.
+        """
+        state, c = self._inputs(z, injection)
+        value = np.empty_like(state.block)
+        self._native.value(state.block, c, value, threads_named(None))
+        return value.reshape(state.shape)
+
+    def jvp(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray) -> np.ndarray:
+        """J(z) v, for v like z."""
+        state, c = self._inputs(z, injection)
+        product = np.empty_like(state.block)
+        self._native.jvp(state.block, c, check_state(v, "v", state).block, product, threads_named(None))
+        return product.reshape(state.shape)
+
+    def vjp(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray) -> np.ndarray:
+        """J(z)' v, for v like z."""
+        state, c = self._inputs(z, injection)
+        product = np.empty_like(state.block)
+        self._native.vjp(state.block, c, check_state(v, "v", state).block, product, threads_named(None))
+        return product.reshape(state.shape)
+
+    def parameter_gradients(self, z: np.ndarray, injection: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of a loss with dL/df = u, for u like z.
+
+        After a solve, u is the adjoint's solution, and these are the loss's gradients through the fixed point.
+
+        Returns:
+            ``(dL/dW, dL/dinjection)``; the second has the shape of the injection: one row is summed over the batch.
+        """
+        state, c = self._inputs(z, injection)
+        dW, dc = np.empty((self.width, self.width), self.dtype), np.empty_like(c)
+        cotangent = check_state(u, "u", state).block
+        self._native.parameter_gradients(state.block, c, cotangent, dW, dc, threads_named(None))
+        return dW, dc.reshape(injection.shape)
+
+    def _inputs(self, z: Any, injection: Any) -> tuple[State, np.ndarray]:
+        state = check_state(z, "z")
+        return state, self._injection((), (injection,), False, state)
+
+    def _injection(self, args: tuple[Any, ...], row_args: Any, pass_rows: bool, state: State) -> np.ndarray:
+        """The one row argument of this map, as (1, width) or (rows, width)."""
+        if args or pass_rows:
+            raise TypeError("args, pass_rows: a native map takes neither; give the injection as row_args=(injection,)")
+        if not isinstance(row_args, tuple) or len(row_args) != 1:
+            raise TypeError(f"row_args: {describe(row_args)} given; expected (injection,) for a dense map")
+        if state.dtype != self.dtype:
+            raise TypeError(f"z: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
+        if state.width != self.width:
+            raise ValueError(f"z: shape {state.shape} given; expected rows of width {self.width}, that of the map")
+        injection = row_args[0]
+        door = door_for(injection, "injection")
+        door.check_floats(injection, "injection", self.dtype)
+        one_row = injection.size == self.width and (injection.ndim == 1 or injection.shape[0] == 1)
+        if not one_row and injection.shape != state.shape:
+            raise ValueError(
+                f"injection: {describe(injection)} given; expected shape {state.shape}, or one row of width {self.width}"
+            )
+        block: np.ndarray = door.contiguous(injection)
+        door.check_finite(block, "injection")
+        return block.reshape(1 if one_row else state.rows, self.width)
