@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import _core
-from ._dialogue import Report, check_args, check_row_args, check_state, converse, finish
-from ._methods import Method, resolve_method
-from ._options import check_on_failure, refuse_unknown, retire_named, stop_rule, threads_named
+from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
+from ._methods import Method
+from ._options import refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -46,9 +46,9 @@ def adjoint(
 ) -> Solution:
     """Solve u = J(z)' u + g, that is (I - J(z))' u = g, one system per row, with per-row statuses.
 
-    With z = f(z, theta) and g = dL/dz, the gradient of the loss is dL/dtheta = (df/dtheta)' u: implicit differentiation
-    (Bai, Kolter and Koltun 2019, eq. 3). A row has converged when \\|J' u + g - u\\| <= atol + rtol \\|g\\|. The gradient
-    is only as good as z: solve forward at least as tightly.
+    With z = f(z, theta) and g = dL/dz, the gradient of the loss is dL/dtheta = (df/dtheta)' u: implicit
+    differentiation (Bai, Kolter and Koltun 2019). A row has converged when \\|J' u + g - u\\| <= atol + rtol \\|g\\|.
+    The gradient is only as good as z: solve forward at least as tightly.
 
     Args:
         map_or_vjp: ``vjp(z, v, *args, *row_args)`` returning J(z)' v, of the shape and dtype of v; or a native map.
@@ -76,68 +76,47 @@ def adjoint(
     """
     if unknown:
         refuse_unknown("adjoint", unknown, _OPTIONS)
-    check_on_failure(on_failure)
+    if not callable(map_or_vjp):
+        raise TypeError(f"map_or_vjp: {map_or_vjp!r} given; expected vjp(z, v, ...) or a map from deqcore.maps")
     state = check_state(z, "z")
     right = check_state(g, "g", like=state)
     start = right if u0 is None else check_state(u0, "u0", like=state)
     check_args(args)
-    if not callable(map_or_vjp):
-        raise TypeError(f"map_or_vjp: {map_or_vjp!r} given; expected vjp(z, v, ...) or a map from deqcore.maps")
-    native = isinstance(map_or_vjp, Dense)
-    word, retire_as = retire_named(retire, native or bool(row_args) or pass_rows)
-    method_name, method_options = resolve_method(method)
-    if rtol is None:
-        rtol = _DEFAULT_RTOL[state.dtype]
-    stop = stop_rule(rtol=rtol, atol=atol, max_steps=max_steps, norm=norm, look_every=look_every, retire=retire_as)
-    thread_count = threads_named(threads)
-    report = Report(state.rows, stop.max_steps if trace else 0)
-    value = state.door.empty(state.shape, state.dtype)
-    result = value.reshape(state.block.shape)
-    copies = 0
-
-    if isinstance(map_or_vjp, Dense) and callback is None:
-        injection = map_or_vjp._injection(args, row_args, pass_rows, state)
-        counts = map_or_vjp._native.solve_adjoint(
-            state.block, injection, right.block, start.block, result, report.native, method_options, stop, thread_count
-        )
-        size = map_or_vjp._native.solve_adjoint_bytes(thread_count, method_options, stop, state.rows)
-    else:
-        if isinstance(map_or_vjp, Dense):
-            row_args = (np.broadcast_to(map_or_vjp._injection(args, row_args, pass_rows, state), state.block.shape),)
-            row_args = (row_args[0].reshape(state.shape),)
-            vjp: Callable[..., Any] = map_or_vjp.vjp
-        else:
-            vjp = map_or_vjp
-        row_data = check_row_args(row_args, state)
-        solver_class = _SOLVERS[state.dtype]
-        size = solver_class.scratch_bytes(state.rows, state.width, method_options, stop)
-        scratch = state.door.scratch(size)
-        solver = solver_class(state.rows, state.width, list(state.shape), method_options, stop, thread_count, scratch)
-        solver.start(state.block, right.block, start.block, result, report.native)
-
-        def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
-            points = state.door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)
-            own = row_data if count == state.rows else tuple(state.door.take(data, rows) for data in row_data)
-            if pass_rows:
-                return lambda v: vjp(points, v, *args, *own, rows=rows)
-            return lambda v: vjp(points, v, *args, *own)
-
-        copies = converse(solver, scratch, state, bind, "vjp", callback, stop.look_every)
-        counts = solver.counts
-    return finish(
+    setup = Setup(
         "adjoint",
-        on_failure,
-        value=value,
-        report=report,
-        counts=counts,
-        rtol=rtol,
-        stop=stop,
+        state,
+        retire_by_default=isinstance(map_or_vjp, Dense) or bool(row_args) or pass_rows,
         relative_to="scale",
-        retire=word,
-        method=method_name,
-        copies=copies,
-        scratch_bytes=size,
+        method=method,
+        rtol=_DEFAULT_RTOL[state.dtype] if rtol is None else rtol,
+        atol=atol,
+        max_steps=max_steps,
+        norm=norm,
+        look_every=look_every,
+        retire=retire,
+        trace=trace,
+        threads=threads,
+        on_failure=on_failure,
     )
+    if isinstance(map_or_vjp, Dense):
+        injection = map_or_vjp._injection(args, row_args, pass_rows, state)
+        if callback is None:
+            return setup.finish(*map_or_vjp._solve_adjoint(setup, injection, right.block, start.block))
+        row_args = (map_or_vjp._per_row(injection, state),)
+    row_data = check_row_args(row_args, state)
+    solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
+    solver.start(state.block, right.block, start.block, setup.result, setup.report.native)
+    vjp: Callable[..., Any] = map_or_vjp.vjp if isinstance(map_or_vjp, Dense) else map_or_vjp
+
+    def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
+        points = state.door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)
+        own = gathered(row_data, count, rows, state)
+        if pass_rows:
+            return lambda v: vjp(points, v, *args, *own, rows=rows)
+        return lambda v: vjp(points, v, *args, *own)
+
+    copies = converse(solver, scratch, state, bind, "vjp", callback, setup.stop.look_every)
+    return setup.finish(solver.counts, scratch.nbytes, copies)
 
 
 _OPTIONS = [name for name, p in inspect.signature(adjoint).parameters.items() if p.kind is p.KEYWORD_ONLY]

@@ -13,8 +13,12 @@ import numpy as np
 
 from . import _core
 from ._arrays import describe, door_for
+from ._methods import resolve_method
+from ._options import check_on_failure, retire_named, stop_rule, threads_named
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
+
+_RESOLVED_RTOL = {np.dtype(np.float32): _core.resolved_rtol32, np.dtype(np.float64): _core.resolved_rtol64}
 
 _FLIPPED, _REFUSED, _DONE, _RESHAPED = 1, -1, 0, 2  # the core's replies to an answer
 
@@ -30,18 +34,21 @@ class State:
 
     @property
     def rows(self) -> int:
-        return self.block.shape[0]
+        """Samples."""
+        return int(self.block.shape[0])
 
     @property
     def width(self) -> int:
-        return self.block.shape[1]
+        """Elements of one sample."""
+        return int(self.block.shape[1])
 
     def question_shape(self, count: int) -> tuple[int, ...]:
+        """Of a question about ``count`` rows."""
         return self.shape if len(self.shape) == 1 else (count, *self.shape[1:])
 
 
 def check_state(array: Any, what: str, like: State | None = None) -> State:
-    """Refuse what cannot be a state: wrong library, dtype, shape, nothing in it, NaN. With ``like``: its shape and dtype."""
+    """Refuse what cannot be a state: wrong library, dtype or shape, empty, NaN; ``like`` fixes shape and dtype."""
     door = door_for(array, what)
     door.check_floats(array, what, like.dtype if like else None)
     if like is not None and array.shape != like.shape:
@@ -69,6 +76,11 @@ def check_row_args(row_args: Any, state: State) -> tuple[Any, ...]:
                 f"row_args[{i}]: {describe(array)} given; expected {state.rows} rows, as many as the state has"
             )
     return row_args
+
+
+def gathered(row_data: tuple[Any, ...], count: int, rows: np.ndarray, state: State) -> tuple[Any, ...]:
+    """The row data of the rows asked about: as given while all of them are."""
+    return row_data if count == state.rows else tuple(state.door.take(data, rows) for data in row_data)
 
 
 def check_args(args: Any) -> tuple[Any, ...]:
@@ -114,6 +126,73 @@ class Report:
         kept = self.trace[:steps].copy()
         kept[np.arange(steps)[:, None] >= self.steps] = math.nan
         return kept
+
+
+class Setup:
+    """A solve about to start: its options checked, its report and its result made."""
+
+    def __init__(
+        self,
+        name: str,
+        state: State,
+        *,
+        retire_by_default: bool,
+        relative_to: str,
+        method: Any,
+        rtol: Any,
+        atol: Any,
+        max_steps: Any,
+        norm: Any,
+        look_every: Any,
+        retire: Any,
+        trace: Any,
+        threads: Any,
+        on_failure: Any,
+    ) -> None:
+        check_on_failure(on_failure)
+        self.name, self.state, self.on_failure, self.relative_to = name, state, on_failure, relative_to
+        self.retire, retire_as = retire_named(retire, retire_by_default)
+        self.method, self.method_options = resolve_method(method)
+        self.stop = stop_rule(
+            rtol=rtol, atol=atol, max_steps=max_steps, norm=norm, look_every=look_every, retire=retire_as
+        )
+        self.rtol: float = _RESOLVED_RTOL[state.dtype](self.stop)
+        self.threads = threads_named(threads)
+        self.report = Report(state.rows, self.stop.max_steps if trace else 0)
+        self.value = state.door.empty(state.shape, state.dtype)
+        self.result = self.value.reshape(state.block.shape)
+
+    def dialogue(self, solver_class: Any) -> tuple[Any, np.ndarray]:
+        """A solver and its scratch."""
+        rows, width = self.state.block.shape
+        scratch = self.state.door.scratch(solver_class.scratch_bytes(rows, width, self.method_options, self.stop))
+        shape = list(self.state.shape)
+        return solver_class(rows, width, shape, self.method_options, self.stop, self.threads, scratch), scratch
+
+    def finish(self, counts: Any, scratch_bytes: int, copies: int = 0) -> Solution:
+        """The solution; raises or warns about it if it is not one."""
+        stop, report = self.stop, self.report
+        solution = Solution(
+            self.value,
+            report.residual,
+            report.scale,
+            report.status,
+            report.steps,
+            report.rejected,
+            report.singular,
+            counts.questions,
+            counts.rows_asked,
+            Tolerances(self.rtol, stop.atol, stop.max_steps, stop.norm.name, self.relative_to),
+            self.retire,
+            copies,
+            scratch_bytes,
+            report.measured(),
+            self.method,
+            self.name,
+        )
+        if self.on_failure != "return" and not solution.success:
+            _complain(solution, self.name, self.on_failure)
+        return solution
 
 
 def converse(
@@ -166,45 +245,6 @@ def _wants_to_stop(callback: Callable[[Progress], Any], steps: int, solver: Any)
     except StopIteration:
         return True
     return False
-
-
-def finish(
-    name: str,
-    on_failure: str,
-    *,
-    value: np.ndarray,
-    report: Report,
-    counts: Any,
-    rtol: float,
-    stop: Any,
-    relative_to: str,
-    retire: str,
-    method: str,
-    copies: int,
-    scratch_bytes: int,
-) -> Solution:
-    """The solution; raises or warns about it if it is not one."""
-    solution = Solution(
-        value,
-        report.residual,
-        report.scale,
-        report.status,
-        report.steps,
-        report.rejected,
-        report.singular,
-        counts.questions,
-        counts.rows_asked,
-        Tolerances(rtol, stop.atol, stop.max_steps, stop.norm.name, relative_to),
-        retire,
-        copies,
-        scratch_bytes,
-        report.measured(),
-        method,
-        name,
-    )
-    if on_failure != "return" and not solution.success:
-        _complain(solution, name, on_failure)
-    return solution
 
 
 def _complain(solution: Solution, name: str, on_failure: str) -> None:

@@ -10,18 +10,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import _core
-from ._dialogue import Report, check_args, check_row_args, check_scale, check_state, converse, finish
+from ._dialogue import Setup, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._methods import Method, resolve_method
-from ._options import check_on_failure, refuse_unknown, retire_named, stop_rule, threads_named
+from ._options import integer, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
 __all__ = ["fixed_point", "scratch_bytes"]
 
-_SOLVERS = {
-    np.dtype(np.float32): (_core.FixedPoint32, _core.resolved_rtol32),
-    np.dtype(np.float64): (_core.FixedPoint64, _core.resolved_rtol64),
-}
+_SOLVERS = {np.dtype(np.float32): _core.FixedPoint32, np.dtype(np.float64): _core.FixedPoint64}
 
 
 def fixed_point(
@@ -94,69 +91,52 @@ def fixed_point(
         >>> W = rng.standard_normal((64, 64)) * 0.05
         >>> x = rng.standard_normal((8, 64))
         >>> solution = deqcore.fixed_point(lambda z, x: np.tanh(z @ W.T + x), np.zeros((8, 64)), row_args=(x,))
-        >>> solution.success, bool(np.allclose(solution.value, np.tanh(solution.value @ W.T + x)))
+        >>> solution.success, bool(np.allclose(solution.value, np.tanh(solution.value @ W.T + x), atol=1e-6))
         (True, True)
     """
     if unknown:
         refuse_unknown("fixed_point", unknown, _OPTIONS)
-    check_on_failure(on_failure)
-    state = check_state(z0, "z0")
-    check_args(args)
-    native = isinstance(f, Dense)
     if not callable(f):
         raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
-    word, retire_as = retire_named(retire, native or bool(row_args) or pass_rows)
-    method_name, method_options = resolve_method(method)
-    stop = stop_rule(rtol=rtol, atol=atol, max_steps=max_steps, norm=norm, look_every=look_every, retire=retire_as)
-    thread_count = threads_named(threads)
+    state = check_state(z0, "z0")
+    check_args(args)
     scales = check_scale(scale, state.rows)
-    solver_class, resolved_rtol = _SOLVERS[state.dtype]
-    resolved = resolved_rtol(stop)
-    report = Report(state.rows, stop.max_steps if trace else 0)
-    value = state.door.empty(state.shape, state.dtype)
-    result = value.reshape(state.block.shape)
-    copies = 0
-
-    if isinstance(f, Dense) and callback is None:
-        injection = f._injection(args, row_args, pass_rows, state)
-        counts = f._native.solve(
-            state.block, injection, result, report.native, scales, method_options, stop, thread_count
-        )
-        size = f._native.solve_bytes(thread_count, method_options, stop, state.rows)
-    else:
-        if isinstance(f, Dense):
-            row_args = (np.broadcast_to(f._injection(args, row_args, pass_rows, state), state.block.shape),)
-            row_args = (row_args[0].reshape(state.shape),)
-        row_data = check_row_args(row_args, state)
-        size = solver_class.scratch_bytes(state.rows, state.width, method_options, stop)
-        scratch = state.door.scratch(size)
-        solver = solver_class(state.rows, state.width, list(state.shape), method_options, stop, thread_count, scratch)
-        solver.start(state.block, result, report.native, scales)
-
-        def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
-            own = row_data if count == state.rows else tuple(state.door.take(data, rows) for data in row_data)
-            if pass_rows:
-                return lambda z: f(z, *args, *own, rows=rows)
-            if args or own:
-                return lambda z: f(z, *args, *own)
-            return f
-
-        copies = converse(solver, scratch, state, bind, "f", callback, stop.look_every)
-        counts = solver.counts
-    return finish(
+    setup = Setup(
         "fixed_point",
-        on_failure,
-        value=value,
-        report=report,
-        counts=counts,
-        rtol=resolved,
-        stop=stop,
+        state,
+        retire_by_default=isinstance(f, Dense) or bool(row_args) or pass_rows,
         relative_to="image",
-        retire=word,
-        method=method_name,
-        copies=copies,
-        scratch_bytes=size,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        max_steps=max_steps,
+        norm=norm,
+        look_every=look_every,
+        retire=retire,
+        trace=trace,
+        threads=threads,
+        on_failure=on_failure,
     )
+    if isinstance(f, Dense):
+        injection = f._injection(args, row_args, pass_rows, state)
+        if callback is None:
+            return setup.finish(*f._solve(setup, injection, scales))
+        row_args = (f._per_row(injection, state),)
+    row_data = check_row_args(row_args, state)
+    solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
+    solver.start(state.block, setup.result, setup.report.native, scales)
+    call: Callable[..., Any] = f
+
+    def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
+        own = gathered(row_data, count, rows, state)
+        if pass_rows:
+            return lambda z: call(z, *args, *own, rows=rows)
+        if args or own:
+            return lambda z: call(z, *args, *own)
+        return call
+
+    copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
+    return setup.finish(solver.counts, scratch.nbytes, copies)
 
 
 _OPTIONS = [name for name, p in inspect.signature(fixed_point).parameters.items() if p.kind is p.KEYWORD_ONLY]
@@ -186,4 +166,5 @@ def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Met
     if resolved not in _SOLVERS:
         raise TypeError(f"dtype: {resolved} given; expected float32 or float64")
     _, options = resolve_method(method)
-    return int(_SOLVERS[resolved][0].scratch_bytes(rows, width, options, _core.Stop()))
+    size = _SOLVERS[resolved].scratch_bytes(integer(rows, "rows"), integer(width, "width"), options, _core.Stop())
+    return int(size)

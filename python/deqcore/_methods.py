@@ -20,6 +20,7 @@ class Method:
     name: ClassVar[str]
 
     def __init__(self, **options: Any) -> None:
+        """Refuse: the base is not a method."""
         raise TypeError("Method: give one of the methods, such as deqcore.Anderson(history=6)")
 
     def _native(self) -> Any:

@@ -61,7 +61,7 @@ def real(value: Any, what: str) -> float:
     """A real number as float; a TypeError names the option otherwise."""
     if type(value) is float:
         return value
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if type(value) is bool or not isinstance(value, Real):
         raise TypeError(f"{what}: {value!r} given; expected a real number")
     return float(value)
 
@@ -69,9 +69,9 @@ def real(value: Any, what: str) -> float:
 def integer(value: Any, what: str) -> int:
     """An integer; a TypeError names the option otherwise."""
     try:
-        if isinstance(value, bool):
+        if type(value) is bool:
             raise TypeError
-        return operator.index(value)
+        return int(operator.index(value))
     except TypeError:
         raise TypeError(f"{what}: {value!r} given; expected an integer") from None
 
@@ -80,7 +80,7 @@ def norm_named(norm: Any) -> Any:
     """2 or infinity, as the core's enum."""
     if isinstance(norm, str) and norm in ("two", "inf"):
         return _core.Norm.two if norm == "two" else _core.Norm.inf
-    if isinstance(norm, Real) and not isinstance(norm, bool) and (norm == 2 or norm == math.inf):
+    if isinstance(norm, Real) and (norm == 2 or norm == math.inf):
         return _core.Norm.two if norm == 2 else _core.Norm.inf
     raise ValueError(f"norm: {norm!r} given; expected 2, math.inf, 'two' or 'inf'")
 

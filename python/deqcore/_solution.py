@@ -44,7 +44,7 @@ _ADVICE = {
     Status.map_failed: "the map reported a failure itself",
     Status.cancelled: "the callback stopped the solve",
     Status.breakdown: "the linear method cannot go on: try another one",
-    Status.ill_conditioned: "the problem is close to singular: the answer may be far off although the residual is small",
+    Status.ill_conditioned: "close to singular: the answer may be far off although its residual is small",
 }
 
 

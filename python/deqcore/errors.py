@@ -24,10 +24,12 @@ class ConvergenceError(ArithmeticError):
     """
 
     def __init__(self, message: str, solution: Solution) -> None:
+        """Keep the solution beside the message."""
         super().__init__(message)
         self.solution = solution
 
     def __reduce__(self) -> tuple[type[ConvergenceError], tuple[str, Solution]]:
+        """Pickle both."""
         return type(self), (str(self), self.solution)
 
 
