@@ -26,7 +26,7 @@ std::int64_t first_not_finite(const nb::ndarray<const T, nb::c_contig, nb::devic
     for (std::int64_t i = start; i < std::min(n, start + piece); ++i) poison += 0 * data[i];
     if (poison == 0) continue;
     for (std::int64_t i = start; i < n; ++i)
-      if (!(data[i] - data[i] == 0)) return i;
+      if (!(data[i] - data[i] == 0)) return i;  // NOLINT(misc-redundant-expression): NaN unless it is finite
   }
   return -1;
 }

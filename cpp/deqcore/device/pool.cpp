@@ -23,13 +23,13 @@ constexpr int spins = 300;  // about a microsecond before a worker sleeps
 int available_cpus() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1u, std::thread::hardware_concurrency());
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 int default_threads() {
   if (const char* text = std::getenv("DEQCORE_NUM_THREADS")) {
-    const int threads = std::atoi(text);
-    if (threads >= 1) return std::min(threads, most_threads);
+    const long threads = std::strtol(text, nullptr, 10);
+    if (threads >= 1) return static_cast<int>(std::min<long>(threads, most_threads));
   }
   return available_cpus();
 }
@@ -72,7 +72,7 @@ class Pool {
   void run(Job& job, Interrupt* interrupt) {
     std::unique_lock alone(one_job_, std::try_to_lock);
     if (!alone) return job.work();  // another caller holds the workers
-    while (static_cast<int>(workers_) < job.threads - 1) start_worker();
+    while (workers_ < job.threads - 1) start_worker();
     job_ = &job;
     gate_.store(0, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);

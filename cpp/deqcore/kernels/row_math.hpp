@@ -10,13 +10,15 @@
 
 namespace deqcore::row_math {
 
-// std::sqrt is not constexpr in C++20; the builtin is, and compiles to the one instruction on every backend.
-constexpr double square_root(double x) {
+// std::sqrt is not constexpr in C++20; the builtin is for g++, and compiles to the one instruction on every backend. A
+// template, because a plain constexpr function that clang cannot evaluate is an error there.
+template <class T>
+constexpr T square_root(T x) {
   return __builtin_sqrt(x);
 }
 
 constexpr bool finite(double x) {
-  return x - x == 0.0;
+  return x - x == 0.0;  // NOLINT(misc-redundant-expression): NaN unless x is finite
 }
 
 struct Evaluation {

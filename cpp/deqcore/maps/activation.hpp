@@ -17,7 +17,7 @@ inline constexpr Activation activations[] = {Activation::identity, Activation::r
 std::string_view name(Activation activation);
 
 // Throws bad_argument for a name that is none.
-Activation activation_named(std::string_view name);
+Activation activation_named(std::string_view wanted);
 
 // x[i] <- a(x[i] + c[i])
 template <class T>

@@ -47,7 +47,7 @@ struct Dense<T>::Weights {
   const PackedMatrix<T>& transposed() const {
     std::call_once(transposing,
                    [this] { packed_transposed.emplace(width, width, static_cast<const T*>(copy.data()), 1, width); });
-    return *packed_transposed;
+    return *packed_transposed;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
   }
 
   std::int64_t width;

@@ -27,8 +27,9 @@ template <int Lanes, class Term>
   using V = simd::Vector<double, Lanes>;
   V partial[4] = {};
   std::int64_t i = 0;
-  for (; i + 4 * Lanes <= n; i += 4 * Lanes)
-    for (int k = 0; k < 4; ++k) partial[k] += term.template operator()<Lanes>(i + k * Lanes);
+  constexpr std::int64_t chunk = std::int64_t{4} * Lanes;
+  for (; i + chunk <= n; i += chunk)
+    for (std::int64_t k = 0; k < 4; ++k) partial[k] += term.template operator()<Lanes>(i + k * Lanes);
   for (; i + Lanes <= n; i += Lanes) partial[0] += term.template operator()<Lanes>(i);
   const V all = (partial[0] + partial[1]) + (partial[2] + partial[3]);
   double total = 0;
