@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every Python test shares: seeded inputs, both dtypes, hypothesis without deadlines."""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+# The tests' own matrices are small: threads that spin for them cost more than they bring. Before NumPy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+SEED = int(os.environ.get("DEQCORE_TEST_SEED", "0"))
+
+# No database: a test run leaves nothing behind. No deadline: the machines that run this are busy.
+settings.register_profile("fresh", deadline=None, max_examples=25, database=None)
+settings.register_profile("ci", settings.get_profile("fresh"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "fresh")
+
+
+def pytest_report_header() -> str:
+    return f"deqcore tests: DEQCORE_TEST_SEED={SEED} (change it for other inputs)"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Inputs of its own for every test, the same at every run with one seed."""
+    return np.random.default_rng([SEED, zlib.crc32(request.node.nodeid.encode())])
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> type:
+    return request.param

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps with known properties, and references in plain NumPy at float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.special import erf, expit
+
+Array = Any
+
+# activation and derivative, as formulas at float64
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "identity": (lambda x: x, np.ones_like),
+    "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(x.dtype)),
+    "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "sigmoid": (expit, lambda x: expit(x) * expit(-x)),
+    "softplus": (lambda x: np.logaddexp(0, x), expit),
+    "gelu": (
+        lambda x: x * (1 + erf(x / np.sqrt(2))) / 2,
+        lambda x: (1 + erf(x / np.sqrt(2))) / 2 + x * np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi),
+    ),
+    "silu": (lambda x: x * expit(x), lambda x: expit(x) * (1 + x * expit(-x))),
+    "sin": (np.sin, np.cos),
+}
+# The steepest slope of gelu, silu is 1.13, 1.10: with weights of norm 0.8 every one of these maps contracts.
+WEIGHT_NORM = 0.8
+
+# (rows, width): one row, one element, odd widths beside the vector lengths, more rows than a tile has
+SHAPES = [(1, 1), (1, 7), (3, 1), (5, 17), (2, 64), (33, 31)]
+
+
+def weights(rng: np.random.Generator, width: int, norm: float = WEIGHT_NORM, symmetric: bool = False) -> Array:
+    """A random float64 matrix of the given spectral norm."""
+    W = rng.standard_normal((width, width))
+    if symmetric:
+        W = W + W.T
+    return W * (norm / np.linalg.norm(W, 2))
+
+
+def dense_value(activation: str, W: Array, z: Array, c: Array) -> Array:
+    a, _ = ACTIVATIONS[activation]
+    return a(z @ W.T + c)
+
+
+def dense_jacobians(activation: str, W: Array, z: Array, c: Array) -> Array:
+    """J of every row, (rows, width, width)."""
+    _, slope = ACTIVATIONS[activation]
+    return slope(z @ W.T + c)[:, :, None] * W
+
+
+def dense_fixed_point(activation: str, W: Array, c: Array) -> Array:
+    """The fixed points by Newton with dense Jacobians at float64; every row of c has one."""
+    W, c = np.asarray(W, np.float64), np.atleast_2d(np.asarray(c, np.float64))
+    z = np.zeros_like(c)
+    eye = np.eye(len(W))
+    for _ in range(300):  # Picard brings Newton near enough for the kinks of relu
+        z = dense_value(activation, W, z, c)
+    for _ in range(3):
+        g = dense_value(activation, W, z, c) - z
+        z = z + np.linalg.solve(eye - dense_jacobians(activation, W, z, c), g[:, :, None])[:, :, 0]
+    return z
+
+
+def dense_adjoint(activation: str, W: Array, z: Array, c: Array, g: Array) -> Array:
+    """u = J' u + g by dense solves, row by row."""
+    eye = np.eye(len(W))
+    J = dense_jacobians(activation, W, z, np.broadcast_to(c, z.shape))
+    return np.linalg.solve(np.swapaxes(eye - J, 1, 2), g[:, :, None])[:, :, 0]
+
+
+def independent_rows(W: Array) -> Callable[[Array, Array], Array]:
+    """z -> y / sqrt(1 + y^2) with y = W z + c, whose rows have the same bits alone and in a batch.
+
+    Every sum runs over k in one order, and +, *, / and sqrt round alike wherever an element stands; a library's matrix
+    product or tanh need not.
+    """
+
+    def f(z: Array, c: Array) -> Array:
+        y = c.copy()
+        for k in range(z.shape[1]):
+            y = y + z[:, k : k + 1] * W[:, k]
+        return y / np.sqrt(1 + y * y)
+
+    return f
+
+
+def power_of_two(count: int) -> bool:
+    return count & (count - 1) == 0
+
+
+def relative_error(got: Array, expected: Array) -> float:
+    """|got - expected| / |expected| over everything, at float64."""
+    expected = np.asarray(expected, np.float64)
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+
+
+class Recorder:
+    """A map that remembers what it was asked: the counted calls, the rows, the residuals."""
+
+    def __init__(self, f: Callable[..., Array]) -> None:
+        self.f = f
+        self.counts: list[int] = []
+        self.residuals: list[Array] = []  # per call, by position
+        self.rows: list[Array] = []
+        self.points: list[Array] = []
+
+    def __call__(self, z: Array, *args: Array, rows: Array | None = None) -> Array:
+        answer = self.f(z, *args)
+        block = (answer - z).astype(np.float64).reshape(len(z) if z.ndim > 1 else 1, -1)
+        self.counts.append(len(block))
+        self.residuals.append(np.linalg.norm(block, axis=1))
+        self.points.append(z.copy())
+        if rows is not None:
+            self.rows.append(rows.copy())
+        return answer
