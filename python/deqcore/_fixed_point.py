@@ -18,7 +18,10 @@ from .maps import Dense
 
 __all__ = ["fixed_point", "scratch_bytes"]
 
-_SOLVERS = {np.dtype(np.float32): _core.FixedPoint32, np.dtype(np.float64): _core.FixedPoint64}
+_SOLVERS: dict[np.dtype[Any], type[_core.FixedPoint32] | type[_core.FixedPoint64]] = {
+    np.dtype(np.float32): _core.FixedPoint32,
+    np.dtype(np.float64): _core.FixedPoint64,
+}
 
 
 def fixed_point(
