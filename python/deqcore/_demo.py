@@ -7,9 +7,9 @@ For one image of 8 x 8 pixels and a layer of width d:
     z* in (-1, 1)^d    the hidden state         V (10, d), c (10)              the read-out
 
     z* = f(z*),  f(z) = tanh(W z + U x + b)     forward: a fixed point, by Anderson acceleration
-    p = softmax(V z* + c),  L = -log p[label]   the loss, averaged over a batch
+    q = softmax(V z* + c),  L = -log q[label]   the loss, averaged over a batch
 
-    g = V' (p - e[label])                       dL/dz*, with e the unit vectors
+    g = V' (q - e[label])                       dL/dz*, with e the unit vectors
     u = J' u + g                                backward: implicit differentiation, J = df/dz at z*
     s = tanh'(W z* + U x + b) * u               dL/dW = s z*',  dL/dU = s x',  dL/db = s
 
@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -176,10 +176,10 @@ def loss_and_gradients(p: Parameters, images: np.ndarray, labels: np.ndarray, *,
     forward = fixed_point(layer, np.zeros_like(x), row_args=(x,), method="anderson", rtol=rtol)
     z = forward.value
     scores = logits(p, z)
-    log_p = log_softmax(scores)
-    loss = -log_p[rows, labels].mean()
+    log_q = log_softmax(scores)
+    loss = -log_q[rows, labels].mean()
 
-    slope = np.exp(log_p)  # dL/dlogits = (p - e[label]) / rows
+    slope = np.exp(log_q)  # dL/dlogits = (q - e[label]) / rows
     slope[rows, labels] -= 1
     slope /= len(rows)
     g = slope @ p.V
@@ -193,8 +193,8 @@ def loss_and_gradients(p: Parameters, images: np.ndarray, labels: np.ndarray, *,
 def log_softmax(scores: np.ndarray) -> np.ndarray:
     """log(exp(s_i) / sum_j exp(s_j)) along the last axis; shifted, so that nothing overflows."""
     shifted = scores - scores.max(-1, keepdims=True)
-    log_p: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return log_p
+    log_q: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return log_q
 
 
 def accuracy(p: Parameters, digits: Digits, **options: Any) -> float:
@@ -233,7 +233,7 @@ class Adam:
 def capped(p: Parameters, cap: float) -> Parameters:
     """Shrink W, if need be, to the spectral norm ``cap``."""
     norm = float(np.linalg.norm(p.W, 2))
-    return p if norm <= cap else Parameters(p.W * (cap / norm), p.U, p.b, p.V, p.c)
+    return p if norm <= cap else replace(p, W=p.W * (cap / norm))
 
 
 @dataclass
@@ -259,8 +259,8 @@ class Epoch:
 
     def __str__(self) -> str:
         return (
-            f"loss {self.loss:.4f}  train accuracy {self.train_accuracy:.4f}  "
-            f"steps {self.steps_forward:.1f} forward {self.steps_backward:.1f} backward"
+            f"loss {self.loss:.4f} accuracy {self.train_accuracy:.4f} "
+            f"forward {self.steps_forward:.1f} backward {self.steps_backward:.1f}"
         )
 
 
@@ -299,16 +299,10 @@ def progress(epochs: int) -> Iterator[Callable[[Epoch], None]]:
 
     if not sys.stdout.isatty() or Console().is_dumb_terminal:
         done = iter(range(1, epochs + 1))
-        yield lambda epoch: print(f"epoch {next(done):3}/{epochs}  {epoch}", flush=True)
+        yield lambda epoch: print(f"epoch {next(done):3}/{epochs} {epoch}", flush=True)
         return
-    columns = (
-        TextColumn("epoch"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.fields[epoch]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, expand=True) as bar:
+    columns = (MofNCompleteColumn(), BarColumn(8), TextColumn("{task.fields[epoch]}"), TimeElapsedColumn())
+    with Progress(*columns) as bar:  # 80 characters wide
         task = bar.add_task("", total=epochs, epoch="")
         yield lambda epoch: bar.update(task, advance=1, epoch=str(epoch))
 
@@ -341,7 +335,7 @@ def summary(p: Parameters, digits: Digits, final: Solution, epochs: list[Epoch],
     backward = sum(e.rows_backward for e in epochs) / len(epochs)
     return f"""\
 test accuracy {right[len(train_set) :].mean():.4f}
-residuals     {how_rows_ended(final)}; the largest |f(z) - z| / |f(z)| is {worst:.2e}, asked for {settings.rtol:.0e}
+residuals     {how_rows_ended(final)}; the largest |f(z) - z| / |f(z)| is {worst:.3e}, asked for {settings.rtol:.0e}
 evaluations   per epoch, rows asked: forward {forward:,.0f} ({forward / len(train_set):.1f} per image), \
 backward {backward:,.0f} ({backward / len(train_set):.1f} per image)"""
 
@@ -376,6 +370,7 @@ def draw(p: Parameters, test_set: Digits, epochs: list[Epoch], settings: Setting
         "axes.axisbelow": True,
         "grid.color": "#e6e6e6",
         "legend.frameon": False,
+        "figure.constrained_layout.wspace": 0.05,
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(16.5, 5), layout="constrained")
@@ -398,14 +393,13 @@ def draw_learning(axes: Any, epochs: list[Epoch]) -> None:
     right = axes.twinx()
     right.spines["right"].set_visible(True)
     right.grid(False)
-    (loss,) = axes.semilogy(when, [e.loss for e in epochs], "o-", ms=4, color=colour["loss"])
-    (correct,) = right.plot(when, [100 * e.test_accuracy for e in epochs], "s-", ms=4, color=colour["accuracy"])
+    axes.semilogy(when, [e.loss for e in epochs], "o-", ms=4, color=colour["loss"])
+    right.plot(when, [100 * e.test_accuracy for e in epochs], "s-", ms=4, color=colour["accuracy"])
     axes.set_xlim(0, len(epochs) + 1)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch (one pass over the 1,400 training images)")
-    axes.set_ylabel("training loss (nats per image)", color=colour["loss"])
-    right.set_ylabel("test accuracy (% of 397 images)", color=colour["accuracy"])
-    axes.legend([loss, correct], ["training loss (left axis)", "test accuracy (right axis)"], loc="center right")
+    axes.set_ylabel("● training loss (nats per image)", color=colour["loss"])
+    right.set_ylabel("■ test accuracy (% of 397 images)", color=colour["accuracy"])
     axes.set_title(
         f"{100 * epochs[-1].test_accuracy:.1f} % of unseen digits recognised after {counted(epochs, 'epoch')}"
     )
@@ -438,10 +432,11 @@ def draw_steps(axes: Any, solutions: dict[str, Solution], rtol: float) -> None:
         label = f"{name}: {solution.steps.min()} to {solution.steps.max()}"
         axes.hist(solution.steps, np.arange(most + 2) - 0.5, color=colours()[name], alpha=0.8, label=label)
     axes.set_xlim(left=0)
+    axes.margins(y=0.2)  # room for the legend
     axes.set_xlabel(f"evaluations of the map until converged to {power_of_ten(rtol)}")
     axes.set_ylabel("test images")
     axes.legend(loc="upper right")
-    axes.set_title("Every image stops by itself")
+    axes.set_title("Each image stops in its own time")
 
 
 def power_of_ten(number: float) -> str:
@@ -469,16 +464,12 @@ def packages_present() -> bool:
 
 def why_unwritable(out: Path) -> str | None:
     """What is wrong with the picture's path, if anything; leaves nothing behind."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if out.is_dir():
         return f"{str(out)!r} is a folder; expected a file name"
     if not out.parent.is_dir():
         return f"there is no folder {str(out.parent)!r}"
-    known = sorted(FigureCanvasAgg(Figure()).get_supported_filetypes())
-    if out.suffix[1:].lower() not in known:
-        return f"{str(out)!r} given; expected a name that ends in one of .{' .'.join(known)}"
+    if out.suffix.lower() not in (".png", ".pdf", ".svg"):
+        return f"{str(out)!r} given; expected a name that ends in .png, .pdf or .svg"
     try:
         with out.open("ab") if out.exists() else tempfile.TemporaryFile(dir=out.parent):
             return None
@@ -502,8 +493,8 @@ def run(settings: Settings) -> int:
     """Train, solve once more for every image, say what came of it, draw.
 
     Returns:
-        An exit code: 0 if every row of the last solve converged; 1 if one did not or a package is missing; 2 if the
-        picture cannot be written.
+        An exit code: 0 if every row of the last solve converged; 1 if one did not, a package is missing or writing the
+        picture failed; 2 if the picture's path is seen to be wrong beforehand.
     """
     began = time.perf_counter()
     if not packages_present():
@@ -514,6 +505,8 @@ def run(settings: Settings) -> int:
         return 2
     digits = load_digits()
     train_set, test_set = split(digits)
+    print(f"{len(train_set):,} images to train on, {len(test_set)} to test with, {settings.width} hidden units")
+    print("loss and accuracy in training; forward, backward: solver steps per image", flush=True)
     with threads(settings.threads):
         started = time.perf_counter()
         with progress(settings.epochs) as show:
@@ -521,7 +514,11 @@ def run(settings: Settings) -> int:
         trained = time.perf_counter() - started
         final = equilibrium(p, digits.images, rtol=settings.rtol, on_failure="return")
         print(summary(p, digits, final, epochs, settings), flush=True)
-        draw(p, test_set, epochs, settings)
+        try:
+            draw(p, test_set, epochs, settings)
+        except OSError as error:  # the disk is full, or the folder has gone
+            print(f"the picture {str(settings.out)!r} could not be written: {error.strerror}", file=sys.stderr)
+            return 1
     print(f"time          {trained:.1f} s of training, {time.perf_counter() - began:.1f} s in all")
     print(f"picture       {settings.out}")
     return 0 if final.success else 1
