@@ -81,7 +81,7 @@ class Dialogue {
 template <class Class>
 void bind_dialogue(Class& c) {
   using D = typename Class::Type;
-  c.def("advance", &D::advance, nb::arg("answer"))
+  c.def("advance", &D::advance, nb::arg("answer").none())  // None is refused like any other answer that is none
       .def("cancel", &D::cancel)
       .def("block_offset", &D::block_offset, nb::arg("which"))
       .def_prop_ro("count", &D::count)
