@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The queues and element types that every typed test runs on. The only place where they are listed.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <tuple>
+#include <type_traits>
+
+#include "deqcore/device/queues.hpp"
+
+namespace deqcore::test {
+
+template <class QueueType, class Element, int Threads>
+struct On {
+  using Queue = QueueType;
+  using T = Element;
+  static constexpr int threads = Threads;
+
+  static Queue make() { return Queue(Threads); }
+  static std::string name() {
+    return "Cpu" + std::to_string(Threads) + (std::is_same_v<T, float> ? "Float" : "Double");
+  }
+};
+
+using Queues =
+    std::tuple<On<CpuQueue, float, 1>, On<CpuQueue, double, 1>, On<CpuQueue, float, 2>, On<CpuQueue, double, 2>>;
+
+template <class Tuple>
+struct AsTypes;
+template <class... Entries>
+struct AsTypes<std::tuple<Entries...>> {
+  using type = ::testing::Types<Entries...>;
+};
+template <class Tuple>
+using Types = typename AsTypes<Tuple>::type;
+
+template <class... Tuples>
+using Join = decltype(std::tuple_cat(std::declval<Tuples>()...));
+
+struct Names {
+  template <class Entry>
+  static std::string GetName(int) {
+    return Entry::name();
+  }
+};
+
+// For tests of host arithmetic, where the queue does not matter.
+struct TypeNames {
+  template <class T>
+  static std::string GetName(int) {
+    return std::is_same_v<T, float> ? "Float" : "Double";
+  }
+};
+using FloatAndDouble = ::testing::Types<float, double>;
+
+}  // namespace deqcore::test
