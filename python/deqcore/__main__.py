@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_integer(0), default=default.seed, help="of the first weights and the batches")
     demo.add_argument("--epochs", type=_integer(1), default=default.epochs, help="passes over the training images")
     demo.add_argument("--width", type=_integer(1), default=default.width, help="units of the hidden state")
-    demo.add_argument("--threads", type=_integer(1, 1024), help="of the solves; by default as 'info' says")
+    demo.add_argument(
+        "--threads", type=_integer(1, 1024), default=argparse.SUPPRESS, help="of the solves (default: as 'info' says)"
+    )
     demo.add_argument("--out", type=Path, default=default.out, metavar="FILE", help="the picture to write")
     return parser
 

@@ -479,12 +479,18 @@ def why_unwritable(out: Path) -> str | None:
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Another default number of threads for a while."""
+    """For a while, another number of threads for the solves, if it is given, and one for NumPy's products.
+
+    Those are small: several threads gain nothing there, and cost many times over where the processor is shared.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+
     before = num_threads()
     try:
         if number is not None:
             set_num_threads(number)
-        yield
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         set_num_threads(before)
 
