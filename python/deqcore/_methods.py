@@ -68,13 +68,13 @@ class Anderson(Method):
     """Anderson acceleration, type II: the last residuals are combined to the smallest one, row by row.
 
     With g = f(z) - z and columns dF, dG of differences of the last images and residuals,
-    gamma = argmin \\|g - dG gamma\\|^2 + ridge trace(dG' dG) \\|gamma\\|^2 and
+    gamma = argmin \\|g - dG gamma\\|^2 + ridge sum_j \\|dG_j\\|^2 gamma_j^2 and
     z_next = f - dF gamma - (1 - beta) (g - dG gamma) (Anderson 1965; Walker and Ni 2011, SIAM J. Numer. Anal. 49).
 
     Args:
         history: columns of differences, 1 to 32. Memory: 2 history + 4 states per row.
         beta: weight of the new value, in (0, 2); 1 is undamped.
-        ridge: regularisation relative to the trace of the Gram matrix, at least 0.
+        ridge: regularisation, relative to each diagonal entry of the Gram matrix, at least 0.
         growth: a residual above this many times the row's best clears the row's window, so that the next step is
             plain; above 1, ``math.inf`` never clears.
 
@@ -99,8 +99,8 @@ class Anderson(Method):
         *,
         history: int = 6,
         beta: float = 1.0,
-        ridge: float = 1e-10,
-        growth: float = 2.0,
+        ridge: float = 1e-12,
+        growth: float = 10.0,
         **unknown: NoReturn,
     ) -> None:
         if unknown:

@@ -4,11 +4,13 @@
 // z  point      f  image      g = f - z  residual      m  history
 // dF, dG  differences of the last images and residuals, at most m columns
 //
-//     gamma   = argmin | g - dG gamma |^2  +  ridge trace(dG^T dG) |gamma|^2
+//     gamma   = argmin | g - dG gamma |^2  +  ridge sum_j |dG_j|^2 gamma_j^2
 //     z_next  = f - dF gamma  -  (1 - beta) (g - dG gamma)
 //
-// The least-squares problem is solved through the normal equations, summed and factored in double. The ridge is
-// relative to their trace: an absolute one turns acceleration into harm as soon as the squared residuals fall below it.
+// The least-squares problem is solved through the normal equations, summed and factored in double. The ridge is relative
+// to each column: an absolute one turns acceleration into harm as soon as the squared residuals fall below it, and one
+// relative to the trace drops the newest, smallest columns of a long window. This one needs as many evaluations as an
+// orthogonal factorisation (benchmarks/README.md).
 // Safeguard: a residual above `growth` times the row's best clears the row's window, so that the next step is plain.
 #include <cmath>
 
@@ -55,7 +57,7 @@ class AndersonRule final : public MethodRule<Queue, T> {
         GuardHistory<T>{.rows = step.rows, .growth = options_.growth, .states = step.states, .history = history_});
     // 2  dF[slot] = f - f_last,  dG[slot] = g - g_last;  one line of dG^T dG;  dG^T g       depth + 4 reads, 4 writes
     run(queue, PushHistory<T>{.rows = step.rows, .z = step.z, .f = step.f, .states = step.states, .into = history_});
-    // 3  (dG^T dG + ridge trace I) gamma = dG^T g
+    // 3  (dG^T dG + ridge diag(dG^T dG)) gamma = dG^T g
     run(queue, SolveSmall<T>{.rows = step.rows, .ridge = options_.ridge, .states = step.states, .history = history_});
     // 4  z_next                                                                             depth + 1 reads, 1 write
     run(queue, MixHistory<T>{.rows = step.rows,

@@ -16,8 +16,8 @@ struct Picard {
 struct Anderson {
   std::int64_t history = 6;  // columns of differences, 1 to 32
   double beta = 1.0;         // weight of the new value, in (0, 2); 1 is undamped
-  double ridge = 1e-10;      // regularisation relative to the trace of the Gram matrix, >= 0
-  double growth = 2.0;       // a residual above this times the row's best clears its window, > 1; infinity: never
+  double ridge = 1e-12;      // regularisation, relative to each diagonal entry of the Gram matrix, >= 0
+  double growth = 10.0;      // a residual above this times the row's best clears its window, > 1; infinity: never
 };
 
 using Method = std::variant<Picard, Anderson>;

@@ -59,7 +59,7 @@ struct PushHistory {
 };
 DEQCORE_KERNEL(PushHistory);
 
-// (dG^T dG + ridge trace(dG^T dG) I) gamma = dG^T g, by Cholesky in double. A row whose system cannot be solved forgets
+// (dG^T dG + ridge diag(dG^T dG)) gamma = dG^T g, by Cholesky in double. A row whose system cannot be solved forgets
 // its window, and that is counted.
 template <class T>
 struct SolveSmall {

@@ -59,29 +59,29 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
 
 constexpr int max_history = 32;
 
-// (A + ridge trace(A) I) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky. False, with
-// x untouched, if the matrix is not positive definite to working precision or anything is not finite.
+// (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to unit
+// diagonal: the columns behind A may differ in size by many orders. False, with x untouched, if the matrix is not
+// positive definite to working precision or anything is not finite.
 constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, const double* b, double* x) {
   double factor[max_history * (max_history + 1) / 2];  // lower triangle; the diagonal holds reciprocals
   double y[max_history];
+  double scale[max_history];  // 0 for an empty column, whose coefficient is 0
   const auto at = [&](int i, int j) -> double& { return factor[i * (i + 1) / 2 + j]; };
-  double trace = 0;
-  for (int i = 0; i < n; ++i) trace += A[i * m + i];
-  if (!(trace > 0) || !finite(trace)) return false;
+  for (int i = 0; i < n; ++i) scale[i] = A[i * m + i] > 0 ? 1 / square_root(A[i * m + i]) : 0.0;
   for (int i = 0; i < n; ++i) {
     for (int j = 0; j <= i; ++j) {
-      double v = A[i * m + j] + (i == j ? ridge * trace : 0.0);
+      double v = A[i * m + j] * scale[i] * scale[j] + (i == j ? ridge : 0.0);
       for (int k = 0; k < j; ++k) v -= at(i, k) * at(j, k);
       if (i != j) {
         at(i, j) = v * at(j, j);
       } else {
-        if (!(v > std::numeric_limits<double>::epsilon() * A[i * m + i]) || !finite(v)) return false;
+        if (!(v > std::numeric_limits<double>::epsilon()) || !finite(v)) return false;
         at(i, i) = 1 / square_root(v);
       }
     }
   }
   for (int i = 0; i < n; ++i) {
-    double v = b[i];
+    double v = b[i] * scale[i];
     for (int k = 0; k < i; ++k) v -= at(i, k) * y[k];
     y[i] = v * at(i, i);
   }
@@ -89,9 +89,9 @@ constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, c
     double v = y[i];
     for (int k = i + 1; k < n; ++k) v -= at(k, i) * y[k];
     y[i] = v * at(i, i);
-    if (!finite(y[i])) return false;
+    if (!finite(y[i] * scale[i])) return false;
   }
-  for (int i = 0; i < n; ++i) x[i] = y[i];
+  for (int i = 0; i < n; ++i) x[i] = y[i] * scale[i];
   return true;
 }
 

@@ -295,10 +295,8 @@ TYPED_TEST(HistoryKernels, SolveSmallSolvesTheRidgedNormalEquations) {
   run(queue, SolveSmall<T>{.rows = active.view(), .ridge = ridge, .states = states.view(), .history = history.view()});
   for (std::int64_t row = 0; row < 8; ++row) {
     const std::int64_t n = row == 6 || row == 7 ? 0 : std::max(0, history.depth[row]);
-    double trace = 0;
-    for (std::int64_t i = 0; i < n; ++i) trace += history.gram[(row * m + i) * m + i];
     for (std::int64_t i = 0; i < n; ++i) {
-      double left = ridge * trace * history.gamma[row * m + i];
+      double left = ridge * history.gram[(row * m + i) * m + i] * history.gamma[row * m + i];
       for (std::int64_t j = 0; j < n; ++j) left += history.gram[(row * m + i) * m + j] * history.gamma[row * m + j];
       EXPECT_NEAR(left, history.rhs[row * m + i], 1e-13);
     }
@@ -315,7 +313,7 @@ TYPED_TEST(HistoryKernels, SolveSmallForgetsAWindowItCannotSolve) {
   StateBuffer states(2);
   history.depth = {2, 2};
   history.slot = {1, 1};
-  history.gram = {0, 0, 0, 0, 1, 0, 0, 1};
+  history.gram = {1, 2, 2, 1, 1, 0, 0, 1};  // the first is indefinite
   history.rhs = {1, 1, 1, 1};
   run(queue,
       SolveSmall<T>{

@@ -239,11 +239,9 @@ TEST(SolveSpd, AgreesWithElimination) {
         }
       for (double& v : b) v = random.normal();
       ASSERT_TRUE(solve_spd(A.data(), m, n, ridge, b.data(), x.data()));
-      long double trace = 0;
-      for (int i = 0; i < n; ++i) trace += A[i * m + i];
       std::vector<long double> ridged(n * n);
       for (int i = 0; i < n; ++i)
-        for (int j = 0; j < n; ++j) ridged[i * n + j] = A[i * m + j] + (i == j ? ridge * trace : 0);
+        for (int j = 0; j < n; ++j) ridged[i * n + j] = A[i * m + j] * (i == j ? 1 + ridge : 1.0);
       const auto exact = eliminate(ridged, {b.begin(), b.end()});
       for (int i = 0; i < n; ++i) EXPECT_NEAR(x[i], exact[i], 1e-11 * (1 + std::abs(exact[i]))) << n << " " << ridge;
     }
@@ -264,9 +262,18 @@ TEST(SolveSpd, RefusesAnIndefiniteMatrix) {
   EXPECT_EQ(x, (std::vector<double>{7, 8}));
 }
 
-TEST(SolveSpd, RefusesAZeroMatrixAndWhatIsNotFinite) {
+TEST(SolveSpd, GivesAnEmptyColumnTheCoefficientZero) {
+  const std::vector<double> A = {4, 0, 0, 0}, b = {2, 0};
   std::vector<double> x = {7, 8};
-  for (const double v : {0.0, nan, infinity}) {
+  EXPECT_FALSE(solve_spd(A.data(), 2, 2, 0, b.data(), x.data()));
+  EXPECT_TRUE(solve_spd(A.data(), 2, 2, 1e-12, b.data(), x.data()));
+  EXPECT_NEAR(x[0], 0.5, 1e-12);
+  EXPECT_EQ(x[1], 0);
+}
+
+TEST(SolveSpd, RefusesWhatIsNotFinite) {
+  std::vector<double> x = {7, 8};
+  for (const double v : {nan, infinity}) {
     const std::vector<double> A = {v, 0, 0, v}, b = {1, 1};
     EXPECT_FALSE(solve_spd(A.data(), 2, 2, 1e-10, b.data(), x.data())) << v;
   }
