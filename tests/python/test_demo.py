@@ -184,6 +184,17 @@ def test_training_is_repeatable():
     assert needed <= epochs[0].rows_forward <= 1.1 * needed
 
 
+def test_threads_change_no_bit_of_a_gradient(batch):
+    p = random_parameters(16, 0.9)
+    results = []
+    for number in (1, 2):
+        with _demo.threads(number):
+            results.append(_demo.loss_and_gradients(p, *batch, rtol=1e-6))
+    one, two = results
+    assert one.loss == two.loss
+    assert all(np.array_equal(a, b) for a, b in zip(one.gradients, two.gradients, strict=True))
+
+
 def test_bar_in_a_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
