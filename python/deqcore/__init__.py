@@ -10,10 +10,10 @@ Every solve says of every row how it ended, and raises unless told otherwise.
 
 from . import maps
 from ._adjoint import adjoint
-from ._core import num_threads, set_num_threads
 from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._methods import Anderson, Method, Picard
+from ._options import num_threads, set_num_threads
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
 

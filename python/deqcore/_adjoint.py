@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
 from ._methods import Method
-from ._options import refuse_unknown
+from ._options import check_callback, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -81,7 +81,8 @@ def adjoint(
     state = check_state(z, "z")
     right = check_state(g, "g", like=state)
     start = right if u0 is None else check_state(u0, "u0", like=state)
-    check_args(args)
+    check_args(args, row_args)
+    check_callback(callback)
     setup = Setup(
         "adjoint",
         state,

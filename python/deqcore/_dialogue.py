@@ -63,10 +63,8 @@ def check_state(array: Any, what: str, like: State | None = None) -> State:
     return State(door, whole.reshape(rows, -1), array.shape, array.dtype)
 
 
-def check_row_args(row_args: Any, state: State) -> tuple[Any, ...]:
+def check_row_args(row_args: tuple[Any, ...], state: State) -> tuple[Any, ...]:
     """Row data for a callable: arrays with one entry per row."""
-    if not isinstance(row_args, tuple):
-        raise TypeError(f"row_args: {describe(row_args)} given; expected a tuple of arrays, such as (x,)")
     if len(state.shape) == 1:
         return row_args  # one row: there is nothing to gather
     for i, array in enumerate(row_args):
@@ -83,11 +81,12 @@ def gathered(row_data: tuple[Any, ...], count: int, rows: np.ndarray, state: Sta
     return row_data if count == state.rows else tuple(state.door.take(data, rows) for data in row_data)
 
 
-def check_args(args: Any) -> tuple[Any, ...]:
-    """Arguments passed whole."""
+def check_args(args: Any, row_args: Any) -> None:
+    """Both are tuples, so that one array is never taken for many."""
     if not isinstance(args, tuple):
         raise TypeError(f"args: {describe(args)} given; expected a tuple, such as (x,)")
-    return args
+    if not isinstance(row_args, tuple):
+        raise TypeError(f"row_args: {describe(row_args)} given; expected a tuple of arrays, such as (x,)")
 
 
 def check_scale(scale: Any, rows: int) -> np.ndarray | None:
@@ -95,8 +94,9 @@ def check_scale(scale: Any, rows: int) -> np.ndarray | None:
     if scale is None:
         return None
     given = np.asarray(scale)
-    if given.dtype.kind not in "fiu" or given.shape not in ((), (rows,)):
-        raise TypeError(f"scale: {describe(scale)} given; expected a number, or an array of shape ({rows},)")
+    wrong = TypeError if given.dtype.kind not in "fiu" else ValueError if given.shape not in ((), (rows,)) else None
+    if wrong:
+        raise wrong(f"scale: {describe(scale)} given; expected a number, or an array of shape ({rows},)")
     spread = np.ascontiguousarray(np.broadcast_to(given, (rows,)), np.float64)
     if not (np.isfinite(spread).all() and (spread > 0).all()):
         raise ValueError(f"scale: {scale!r} given; expected finite numbers > 0")

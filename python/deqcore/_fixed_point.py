@@ -12,7 +12,7 @@ import numpy as np
 from . import _core
 from ._dialogue import Setup, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._methods import Method, resolve_method
-from ._options import integer, refuse_unknown
+from ._options import check_callback, integer, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -102,7 +102,8 @@ def fixed_point(
     if not callable(f):
         raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
     state = check_state(z0, "z0")
-    check_args(args)
+    check_args(args, row_args)
+    check_callback(callback)
     scales = check_scale(scale, state.rows)
     setup = Setup(
         "fixed_point",
@@ -121,7 +122,7 @@ def fixed_point(
         on_failure=on_failure,
     )
     if isinstance(f, Dense):
-        injection = f._injection(args, row_args, pass_rows, state)
+        injection = f._injection(args, row_args, pass_rows, state, "z0")
         if callback is None:
             return setup.finish(*f._solve(setup, injection, scales))
         row_args = (f._per_row(injection, state),)

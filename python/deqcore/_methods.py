@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NoReturn
 
 from . import _core
-from ._options import real, refuse_unknown
+from ._options import integer, real, refuse_unknown
 
 __all__ = ["Anderson", "Method", "Picard", "resolve_method"]
 
@@ -105,10 +104,7 @@ class Anderson(Method):
     ) -> None:
         if unknown:
             refuse_unknown("Anderson", unknown, ("history", "beta", "ridge", "growth"))
-        try:
-            object.__setattr__(self, "history", operator.index(history))
-        except TypeError:
-            raise TypeError(f"history: {history!r} given; expected an integer") from None
+        object.__setattr__(self, "history", integer(history, "history"))
         object.__setattr__(self, "beta", real(beta, "beta"))
         object.__setattr__(self, "ridge", real(ridge, "ridge"))
         object.__setattr__(self, "growth", real(growth, "growth"))

@@ -43,6 +43,8 @@ _ELSEWHERE = {
     "num_threads": "threads",
     "n_jobs": "threads",
 }
+# Options of the methods, which other libraries give to the solve itself.
+_OF_METHODS = ("history", "beta", "ridge", "growth")
 
 
 def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[str]) -> NoReturn:
@@ -50,6 +52,11 @@ def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[st
     known = list(known)
     given = next(iter(unknown))
     near = _ELSEWHERE.get(given)
+    option = near or given
+    if option in _OF_METHODS and "method" in known:
+        raise TypeError(
+            f"{function}() has no option {given!r}; it belongs to the method: method=deqcore.Anderson({option}=...)"
+        )
     if near not in known:
         close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
         near = close[0] if close else None
@@ -71,9 +78,12 @@ def integer(value: Any, what: str) -> int:
     try:
         if type(value) is bool:
             raise TypeError
-        return int(operator.index(value))
+        whole = int(operator.index(value))
     except TypeError:
         raise TypeError(f"{what}: {value!r} given; expected an integer") from None
+    if not -(2**63) <= whole < 2**63:
+        raise ValueError(f"{what}: {whole} given; expected an integer of 64 bits")
+    return whole
 
 
 def norm_named(norm: Any) -> Any:
@@ -89,7 +99,7 @@ def retire_named(retire: Any, by_default: bool) -> tuple[str, Any]:
     """-> (word for the report, the core's enum)."""
     if retire is None:
         retire = by_default
-    if retire == "halve" and isinstance(retire, str):
+    if isinstance(retire, str) and retire == "halve":
         return "halve", _core.Retire.halve
     if isinstance(retire, bool):
         return ("on", _core.Retire.on) if retire else ("off", _core.Retire.off)
@@ -101,9 +111,50 @@ def threads_named(threads: Any) -> int:
     if threads is None:
         return _core.num_threads()
     count = integer(threads, "threads")
-    if count < 1:
+    if not 1 <= count < 2**31:
         raise ValueError(f"threads: {count} given; expected at least 1, or None for the default")
     return count
+
+
+def set_num_threads(threads: int) -> None:
+    """Set the default number of threads of every solve and product; 0 goes back to the processors there are.
+
+    Args:
+        threads: 1 to 1024, or 0. Without a call it is the environment variable ``DEQCORE_NUM_THREADS``, or as many as
+            the process may run on.
+
+    Raises:
+        TypeError, ValueError: not an integer, out of range.
+
+    Example:
+        >>> import deqcore
+        >>> before = deqcore.num_threads()
+        >>> deqcore.set_num_threads(1)
+        >>> deqcore.num_threads()
+        1
+        >>> deqcore.set_num_threads(before)
+    """
+    count = integer(threads, "threads")
+    if not 0 <= count < 2**31:
+        raise ValueError(f"threads: {count} given; expected 1 to 1024, or 0 for the default")
+    _core.set_num_threads(count)
+
+
+def num_threads() -> int:
+    """Return the default number of threads.
+
+    Example:
+        >>> import deqcore
+        >>> deqcore.num_threads() >= 1
+        True
+    """
+    return int(_core.num_threads())
+
+
+def check_callback(callback: Any) -> None:
+    """Refuse what cannot be called."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback: {callback!r} given; expected a callable that takes a Progress, or None")
 
 
 def stop_rule(*, rtol: Any, atol: Any, max_steps: Any, norm: Any, look_every: Any, retire: Any) -> Any:
@@ -129,5 +180,5 @@ def _bounded(value: Any, what: str) -> int:
 
 def check_on_failure(on_failure: Any) -> None:
     """Refuse anything but the three policies."""
-    if on_failure not in ("raise", "warn", "return"):
+    if not isinstance(on_failure, str) or on_failure not in ("raise", "warn", "return"):
         raise ValueError(f"on_failure: {on_failure!r} given; expected 'raise', 'warn' or 'return'")

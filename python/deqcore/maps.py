@@ -172,20 +172,22 @@ class Dense:
         state = check_state(z, "z")
         return state, self._injection((), (injection,), False, state)
 
-    def _injection(self, args: tuple[Any, ...], row_args: Any, pass_rows: bool, state: State) -> np.ndarray:
-        """The one row argument of this map, as (1, width) or (rows, width)."""
+    def _injection(
+        self, args: tuple[Any, ...], row_args: Any, pass_rows: bool, state: State, what: str = "z"
+    ) -> np.ndarray:
+        """The one row argument of this map, as (1, width) or (rows, width); ``what`` names the state in errors."""
         if args or pass_rows:
             raise TypeError("args, pass_rows: a native map takes neither; give the injection as row_args=(injection,)")
         if not isinstance(row_args, tuple) or len(row_args) != 1:
             raise TypeError(f"row_args: {describe(row_args)} given; expected (injection,) for a dense map")
         if state.dtype != self.dtype:
-            raise TypeError(f"z: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
+            raise TypeError(f"{what}: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
         if state.width != self.width:
-            raise ValueError(f"z: shape {state.shape} given; expected rows of width {self.width}, that of the map")
+            raise ValueError(f"{what}: shape {state.shape} given; expected rows of width {self.width}, that of the map")
         injection = row_args[0]
         door = door_for(injection, "injection")
         door.check_floats(injection, "injection", self.dtype)
-        one_row = injection.size == self.width and (injection.ndim == 1 or injection.shape[0] == 1)
+        one_row = injection.size == self.width and (injection.ndim == 1 or injection.shape[:1] == (1,))
         if not one_row and injection.shape != state.shape:
             raise ValueError(
                 f"injection: {describe(injection)} given; expected shape {state.shape}, or one row of {self.width}"

@@ -20,6 +20,8 @@ def door_for(array: Any, what: str) -> Any:
     hint = ""
     if hasattr(array, "__cuda_array_interface__"):
         hint = " (this version of deqcore solves on the CPU only)"
+    elif isinstance(array, np.ma.MaskedArray):
+        hint = " without a mask (.filled() makes one)"
     elif isinstance(array, (list, tuple, int, float, np.generic)):
         hint = " (np.asarray makes one)"
     raise TypeError(f"{what}: {describe(array)} given; expected a NumPy array{hint}")

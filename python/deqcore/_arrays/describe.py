@@ -11,7 +11,8 @@ import numpy as np
 def describe(given: Any) -> str:
     """What came, for an error message."""
     if isinstance(given, np.ndarray):
-        return f"array of shape {given.shape} and dtype {given.dtype}"
+        masked = "masked " if isinstance(given, np.ma.MaskedArray) else ""
+        return f"{masked}array of shape {given.shape} and dtype {given.dtype}"
     kind = type(given)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
     if hasattr(given, "__cuda_array_interface__"):
