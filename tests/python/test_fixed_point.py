@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
+import sys
 import threading
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -796,6 +800,41 @@ class TestMemory:
         for history in (1, 6, 20):
             states = deqcore.scratch_bytes(8, 65536, dtype, method=Anderson(history=history)) / (8 * 65536 * size)
             assert 2 * history + 4 <= states <= 2 * history + 4.02
+
+    def test_is_given_back_at_once_after_a_solve_an_exception_and_a_failure(self, rng):
+        """Without the garbage collector: nothing that a solve makes refers to itself."""
+        f, x, _ = contraction(rng, 50, 200, np.float64)
+        z0 = np.zeros((50, 200))
+        layer = deqcore.maps.Dense(weights(rng, 200))
+
+        def fails(z, x):
+            raise ZeroDivisionError
+
+        def solves():
+            deqcore.fixed_point(f, z0, row_args=(x,), trace=True)
+            deqcore.fixed_point(layer, z0, row_args=(x,))
+            deqcore.adjoint(layer, z0, x, row_args=(x,), callback=lambda progress: None)
+            with contextlib.suppress(ZeroDivisionError):
+                deqcore.fixed_point(fails, z0, row_args=(x,))
+            with contextlib.suppress(deqcore.ConvergenceError):
+                deqcore.fixed_point(f, z0, row_args=(x,), max_steps=2)
+
+        solves()
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            references = sys.getrefcount(layer._native)
+            for _ in range(5):
+                solves()
+            grown = tracemalloc.get_traced_memory()[0] - before
+            held = sys.getrefcount(layer._native) - references
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+        assert held == 0
+        assert grown < z0.nbytes  # one solve holds some 16 times that
 
     def test_a_native_solve_reports_its_own(self, dtype, rng):
         layer = deqcore.maps.Dense(weights(rng, 40).astype(dtype))

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every public name is documented, and every example runs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import deqcore
+
+# The command line and the demo are no library; _core is compiled, and private.
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(deqcore.__path__, "deqcore.")
+    if module.name.split(".")[-1] not in ("__main__", "_demo", "_core")
+)
+PUBLIC = {
+    f"{module.__name__}.{name}": getattr(module, name)
+    for module in (deqcore, deqcore.maps, deqcore.errors)
+    for name in module.__all__
+}
+DOCUMENTED = {name: thing for name, thing in PUBLIC.items() if inspect.isclass(thing) or inspect.isroutine(thing)}
+METHODS = {
+    f"{name}.{method.__name__}": method
+    for name, thing in DOCUMENTED.items()
+    if inspect.isclass(thing)
+    for method in vars(thing).values()
+    if inspect.isfunction(method) and not method.__name__.startswith("_")
+}
+
+
+@pytest.mark.parametrize("name", ["deqcore", *MODULES])
+def test_the_examples_run(name):
+    module = importlib.import_module(name)
+    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_public_function_and_class_has_an_example(name):
+    text = inspect.getdoc(DOCUMENTED[name])
+    assert text
+    assert "Example:\n" in text
+    assert ">>> " in text
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_public_method_is_documented(name):
+    assert inspect.getdoc(METHODS[name])
+
+
+@pytest.mark.parametrize("function", [deqcore.fixed_point, deqcore.adjoint, deqcore.Anderson, deqcore.Picard])
+def test_every_option_is_documented(function):
+    text = inspect.getdoc(function)
+    arguments = text[text.index("Args:") :]
+    for name in inspect.signature(function).parameters:
+        if name != "unknown":
+            assert f"{name}:" in arguments or f"{name}," in arguments, name
+
+
+@pytest.mark.parametrize("name", ["deqcore", *MODULES])
+def test_every_module_says_what_it_is(name):
+    assert importlib.import_module(name).__doc__
+
+
+def test_all_names_exist_and_are_sorted():
+    for module in (deqcore, deqcore.maps, deqcore.errors):
+        assert sorted(module.__all__) == list(module.__all__)
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_field_of_a_solution_is_documented():
+    text = inspect.getdoc(deqcore.Solution)
+    for name in deqcore.Solution.__dataclass_fields__:
+        if not name.startswith("_"):
+            assert f"\n    {name}: " in text, name

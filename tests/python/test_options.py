@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options: one default in one place, one name everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import deqcore
+from deqcore import Anderson, Picard, Status, _core, _options
+
+
+def defaults(function):
+    return {
+        name: p.default
+        for name, p in inspect.signature(function).parameters.items()
+        if p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+    }
+
+
+class TestDefaults:
+    @pytest.mark.parametrize(
+        ("method", "core"), [(Picard, _core.Picard), (Anderson, _core.Anderson)], ids=["picard", "anderson"]
+    )
+    def test_of_a_method_are_those_of_the_core(self, method, core):
+        in_core = {name: getattr(core(), name) for name in dir(core()) if not name.startswith("_")}
+        assert defaults(method) == in_core
+        made = method()
+        assert {field.name: getattr(made, field.name) for field in dataclasses.fields(made)} == in_core
+
+    @pytest.mark.parametrize("function", [deqcore.fixed_point, deqcore.adjoint])
+    def test_of_a_solve_are_those_of_the_core(self, function):
+        stop, given_by_default = _core.Stop(), defaults(function)
+        assert given_by_default["rtol"] is None
+        assert stop.rtol is None
+        assert given_by_default["atol"] == stop.atol
+        assert given_by_default["max_steps"] == stop.max_steps
+        assert given_by_default["norm"] == 2
+        assert stop.norm == _core.Norm.two
+        assert given_by_default["look_every"] is None
+        assert stop.look_every == 1  # None means the core's
+        assert given_by_default["on_failure"] == "raise"
+
+    def test_tolerances_are_those_documented(self, dtype):
+        z = np.zeros((1, 2), dtype)
+        forward = deqcore.fixed_point(np.cos, z).tolerances.rtol
+        backward = deqcore.adjoint(lambda z, v: v * dtype(0.5), z, z + 1).tolerances.rtol
+        assert forward == math.sqrt(np.finfo(dtype).eps)
+        assert backward == {np.float32: 1e-5, np.float64: 1e-10}[dtype]
+
+    def test_the_default_method_is_anderson_with_its_defaults(self, rng):
+        x = rng.standard_normal((6, 7))
+        z0 = np.zeros((6, 7))
+
+        def f(z, x):
+            return np.cos(z[:, ::-1] + x)
+
+        by_default = deqcore.fixed_point(f, z0, row_args=(x,))
+        assert (
+            by_default.value.tobytes() == deqcore.fixed_point(f, z0, row_args=(x,), method=Anderson()).value.tobytes()
+        )
+        assert by_default.method[0] == "anderson"
+
+    def test_both_solves_share_names_and_defaults(self):
+        forward, backward = defaults(deqcore.fixed_point), defaults(deqcore.adjoint)
+        shared = set(forward) & set(backward)
+        assert set(forward) - shared == {"scale"}
+        assert set(backward) - shared == {"u0"}
+        assert {name: forward[name] for name in shared} == {name: backward[name] for name in shared}
+
+
+class TestStatusNames:
+    def test_are_those_of_the_core(self):
+        for status in Status:
+            assert _core.status_name(int(status)) == status.name
+        known = {int(status) for status in Status}
+        in_core = {code for code in range(-128, 127) if _core.status_name(code) != "unknown"}
+        assert in_core == known
+
+
+class TestUnknownOptions:
+    known = sorted(defaults(deqcore.fixed_point))
+
+    @pytest.mark.parametrize("option", known)
+    def test_one_wrong_letter_finds_the_option(self, option):
+        for at in range(len(option)):
+            misspelled = option[:at] + option[at + 1 :]
+            if misspelled in _options._ELSEWHERE:
+                continue  # that name means something else
+            with pytest.raises(TypeError, match=rf"has no option '{misspelled}'; did you mean '{option}'\?"):
+                deqcore.fixed_point(np.cos, np.zeros(2), **{misspelled: None})
+
+    def test_names_from_elsewhere_lead_to_an_option_that_exists(self):
+        functions = (deqcore.fixed_point, deqcore.adjoint, Anderson, Picard)
+        exist = {name for function in functions for name in inspect.signature(function).parameters}
+        assert set(_options._ELSEWHERE.values()) <= exist
+        assert not set(_options._ELSEWHERE) & exist
+
+    @pytest.mark.parametrize("name", sorted(_options._ELSEWHERE))
+    def test_names_from_elsewhere_are_answered_with_ours(self, name):
+        ours = _options._ELSEWHERE[name]
+        with pytest.raises(TypeError) as solve:
+            deqcore.fixed_point(np.cos, np.zeros(2), **{name: 1})
+        with pytest.raises(TypeError) as method:
+            Anderson(**{name: 1})
+        said = str(solve.value) + str(method.value)
+        assert f"did you mean {ours!r}" in said or f"Anderson({ours}=" in said or ours == "z0"
+
+    @given(name=st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12))
+    def test_any_other_name_is_refused(self, name):
+        if name in self.known or name in ("f", "z0"):
+            return
+        with pytest.raises(TypeError, match=f"has no option '{name}'"):
+            deqcore.fixed_point(np.cos, np.zeros(2), **{name: None})
+
+
+class TestMethods:
+    def test_are_frozen_values(self):
+        assert Anderson(history=3) == Anderson(history=3)
+        assert hash(Anderson(history=3)) == hash(Anderson(history=3))
+        assert Anderson(history=3) != Anderson(history=4)
+        assert Anderson() != Picard()
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            Anderson().history = 3
+        assert dataclasses.replace(Anderson(history=3), beta=0.5) == Anderson(history=3, beta=0.5)
+
+    def test_say_what_they_are(self):
+        assert repr(Picard(beta=0.5)) == "Picard(beta=0.5)"
+        assert repr(Anderson(history=3)).startswith("Anderson(history=3, beta=1.0, ridge=")
+
+    def test_take_keywords_only(self):
+        with pytest.raises(TypeError):
+            Anderson(6)
+        with pytest.raises(TypeError):
+            Picard(0.5)
+
+    @given(
+        history=st.integers(1, 32),
+        beta=st.floats(0.01, 1.99),
+        ridge=st.floats(0, 1e3),
+        growth=st.floats(1.0001, math.inf),
+    )
+    def test_any_options_within_their_ranges_are_taken_and_passed_on(self, history, beta, ridge, growth):
+        method = Anderson(history=history, beta=beta, ridge=ridge, growth=growth)
+        native = method._native()
+        assert (native.history, native.beta, native.ridge, native.growth) == (history, beta, ridge, growth)
+        deqcore.fixed_point(np.cos, np.zeros((1, 3)), method=method, max_steps=4, on_failure="return")
