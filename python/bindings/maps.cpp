@@ -12,12 +12,20 @@
 namespace deqcore::python {
 namespace {
 
+// Signals are handled on the interpreter's main thread alone. A solve on another thread must not ask for the lock while
+// it runs: the interpreter may be shutting down, and then unwinds by force who asks.
+bool on_main_thread() {
+  const nb::object main = nb::module_::import_("threading").attr("main_thread")();
+  return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
+}
+
 // Runs a long native solve without the interpreter lock; Ctrl-C ends it and comes out as what the handler raised.
 template <class Run>
 Counts without_lock(const Run& run) {
   Counts counts;
   bool raised = false;
-  const auto check = [&raised] {
+  const auto check = [&raised, heard = on_main_thread()] {
+    if (!heard) return false;
     const nb::gil_scoped_acquire locked;
     return raised = PyErr_CheckSignals() != 0;
   };

@@ -7,6 +7,7 @@
 namespace nb = nanobind;
 
 NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // nothing here prints: at exit a daemon thread or a cache may still hold a map
   m.doc() = "The compiled core of deqcore. Private: use the package deqcore.";
   nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
     try {
