@@ -14,7 +14,13 @@ __all__ = ["Anderson", "Method", "Picard", "resolve_method"]
 
 
 class Method:
-    """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made."""
+    """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made.
+
+    Example:
+        >>> import deqcore
+        >>> isinstance(deqcore.Anderson(), deqcore.Method), deqcore.Anderson() == deqcore.Anderson(history=6)
+        (True, True)
+    """
 
     name: ClassVar[str]
 

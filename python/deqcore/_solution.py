@@ -56,6 +56,13 @@ class Progress:
         steps: map evaluations so far.
         running: rows that have not ended.
         worst: the largest residual / threshold among them; a row converges at 1.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> seen = []
+        >>> solution = deqcore.fixed_point(np.cos, np.ones((2, 1)), callback=seen.append)
+        >>> seen[0].steps, seen[0].running, seen[-1].running
+        (1, 2, 0)
     """
 
     steps: int
@@ -73,6 +80,11 @@ class Tolerances:
         max_steps: most map evaluations per row.
         norm: ``"two"`` or ``"inf"``.
         relative_to: what ``rtol`` multiplies: ``"image"`` is min(\\|f(z)\\|, 10 scale), ``"scale"`` is the scale.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> deqcore.fixed_point(np.cos, np.ones(3), rtol=1e-6).tolerances
+        Tolerances(rtol=1e-06, atol=0.0, max_steps=200, norm='two', relative_to='image')
     """
 
     rtol: float

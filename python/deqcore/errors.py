@@ -34,4 +34,13 @@ class ConvergenceError(ArithmeticError):
 
 
 class ConvergenceWarning(UserWarning):
-    """The same, said as a warning: ``on_failure="warn"``."""
+    """The same, said as a warning: ``on_failure="warn"``. Shown once per cause and place under Python's default filter.
+
+    Example:
+        >>> import warnings, numpy as np, deqcore
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always")
+        ...     solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), on_failure="warn")
+        >>> print(said[0].message)
+        fixed_point: rows ended as out_of_steps; see the solution's status and explain()
+    """
