@@ -119,7 +119,7 @@ class Solution:
         retire: ``"on"``, ``"halve"``, or ``"off"``: whether rows that ended were still asked about.
         copies: answers of the map that had to be copied once because they were not contiguous.
         scratch_bytes: memory the solve held beside its result.
-        trace: float64 ``(nfe, rows)`` if asked for: the residual of every evaluation; NaN after a row ended.
+        trace: float64 ``(most steps of any row, rows)`` if asked for: every residual; NaN after a row ended.
 
     Example:
         >>> import numpy as np, deqcore
