@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a benchmark ran on, and the environment it ran in. Imports nothing that reads that environment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+# Presets that make OpenBLAS choose a kernel for another CPU: up to a factor of 2.
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# Pools that spin stop each other, and ours, as soon as threads outnumber cores.
+PINNED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def prepare() -> None:
+    """Start this process anew in a clean environment, unless it is in one. To be called before NumPy is imported."""
+    if any(name in os.environ for name in UNSET) or any(os.environ.get(k) != v for k, v in PINNED.items()):
+        kept = {name: value for name, value in os.environ.items() if name not in UNSET}
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**kept, **PINNED})
+
+
+def environment() -> str:
+    """Say what prepare() saw to, from what is so now."""
+    unset = ", ".join(name for name in UNSET if name not in os.environ)
+    pinned = ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in PINNED)
+    return f"unset: {unset or 'none'}; pools: {pinned}"
+
+
+def slug() -> str:
+    """A short name from the CPU's model and the number of cores; nothing about the host."""
+    info = _cpu()
+    model = info.get("model name") or platform.processor() or platform.machine() or "unknown"
+    model = re.sub(r"\(r\)|\(tm\)|\bcpu\b|\bprocessor\b|@.*", " ", model.lower())
+    words = re.findall(r"[a-z0-9]+", model)
+    zen = _zen(info)
+    return "-".join([*words, *([zen] if zen else []), f"{cores()}core"])
+
+
+def cores() -> int:
+    """CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> dict[str, str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _zen(info: dict[str, str]) -> str | None:
+    """AMD's generation: virtual machines often hide the model's name."""
+    if info.get("vendor_id") != "AuthenticAMD":
+        return None
+    family, model = int(info.get("cpu family", 0)), int(info.get("model", 0))
+    if family == 23:
+        return "zen2" if model >= 0x30 else "zen1"
+    if family == 25:
+        return "zen4" if 0x10 <= model < 0x20 or 0x60 <= model < 0x80 or model >= 0xA0 else "zen3"
+    return "zen5" if family == 26 else None

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One JSON line per case, and the clock and spreads that go into it. The fields are those of measure.hpp."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to run."""
+
+    quick: bool = False
+
+    @property
+    def repeats(self) -> int:
+        return 1 if self.quick else 41
+
+    @property
+    def sample_seconds(self) -> float:
+        """Shortest stretch that is timed."""
+        return 0.0 if self.quick else 1e-3
+
+
+def spread(samples: Sequence[float], clock: str) -> dict[str, Any]:
+    """Median, the 10 % and 90 % quantiles, and how many."""
+    low, median, high = np.quantile(samples, (0.1, 0.5, 0.9))
+    return {
+        "median": figures(median),
+        "low": figures(low),
+        "high": figures(high),
+        "repeats": len(samples),
+        "clock": clock,
+    }
+
+
+def figures(value: float) -> float:
+    """Four figures: the rest of a time is noise."""
+    return float(f"{value:.4g}")
+
+
+def in_turn(plan: Plan, threads: int, bodies: Sequence[Callable[[], Any]]) -> np.ndarray:
+    """Seconds per call, (rounds, bodies). Bodies take turns, so that a slow moment of the machine meets all of them.
+
+    One thread is timed by its own CPU time, which a busy machine disturbs least; several by the wall's clock.
+    """
+    now = time.thread_time if threads == 1 else time.perf_counter
+
+    def seconds(body: Callable[[], Any], calls: int) -> float:
+        start = now()
+        for _ in range(calls):
+            body()
+        return now() - start
+
+    calls = [1] * len(bodies)
+    for i, body in enumerate(bodies):
+        taken = seconds(body, 1)  # warms up
+        while taken < plan.sample_seconds:
+            calls[i] *= 2
+            taken = seconds(body, calls[i])
+    rounds = [[seconds(body, n) / n for body, n in zip(bodies, calls, strict=True)] for _ in range(plan.repeats)]
+    return np.array(rounds)
+
+
+def case(
+    problem: str,
+    method: str,
+    dtype: Any,
+    rows: int,
+    width: int,
+    threads: int,
+    *,
+    counts: dict[str, Any],
+    samples: Sequence[float] = (),
+    floor: tuple[float, str] | None = None,
+    parts: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """One line. ``counts`` are exact, the same in every run; ``parts`` are further medians in seconds."""
+    line: dict[str, Any] = {
+        "problem": problem,
+        "method": method,
+        "queue": "cpu",
+        "type": np.dtype(dtype).name,
+        "rows": rows,
+        "width": width,
+        "threads": threads,
+        "counts": counts,
+    }
+    if len(samples):
+        line["seconds"] = spread(samples, "cpu" if threads == 1 else "wall")
+    if floor is not None:
+        line["floor"] = {"seconds": figures(floor[0]), "by": floor[1]}
+        line["over_floor"] = figures(line["seconds"]["median"] / floor[0])
+    if parts:
+        line["parts"] = {name: figures(value) for name, value in parts.items()}
+    return line

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks run, on tiny sizes, and their counts can be held against a baseline. So they cannot rot."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+IN_PYTHON = ("native", "step", "skewed", "evaluations")
+IN_CPP = ("kernels", "dialogue", "dense")
+
+
+def run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(BENCHMARKS / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def cases_of(path):
+    header, *cases = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert header["machine"]["slug"]
+    assert "unset: OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE" in header["machine"]["environment"]
+    return cases
+
+
+def check(cases):
+    assert cases
+    for case in cases:
+        assert case["counts"], case
+        if "seconds" in case:
+            assert case["seconds"]["repeats"] == 1, case
+    labels = [tuple(case[k] for k in ("problem", "method", "type", "rows", "width", "threads")) for case in cases]
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.fixture(scope="module")
+def python_lines(tmp_path_factory):
+    out = tmp_path_factory.mktemp("benchmarks") / "quick.jsonl"
+    done = run("run.py", "--quick", "--out", out, *IN_PYTHON)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_the_python_cases_run(python_lines):
+    cases = cases_of(python_lines)
+    check(cases)
+    assert {case["problem"].split(",")[0] for case in cases} >= {
+        "dense tanh from Python",
+        "one step of the Python dialogue beyond the map",
+        "skewed batch",
+        "evaluations to 1e-8",
+    }
+
+
+def test_counts_repeat_exactly_and_a_difference_is_an_error(python_lines, tmp_path):
+    again = tmp_path / "again.jsonl"
+    assert run("run.py", "--quick", "--out", again, *IN_PYTHON).returncode == 0
+    held = run("report.py", again, "--against", python_lines)
+    assert held.returncode == 0, held.stdout + held.stderr
+    assert " 0 counts differ" in held.stdout
+    lines = again.read_text(encoding="utf-8").splitlines()
+    changed = json.loads(lines[1])
+    changed["counts"]["nfe"] += 1
+    lines[1] = json.dumps(changed)
+    again.write_text("\n".join(lines), encoding="utf-8")
+    held = run("report.py", again, "--against", python_lines)
+    assert held.returncode == 1
+    assert " 1 counts differ" in held.stdout
+
+
+def test_the_cpp_cases_run(tmp_path):
+    binaries = sorted(
+        (ROOT / "build").glob("**/benchmarks/cpp/deqcore_benchmarks"), key=lambda path: path.stat().st_mtime
+    )
+    if not binaries:
+        pytest.skip("the C++ benchmarks are not built: python benchmarks/run.py --quick builds them")
+    out = tmp_path / "quick.jsonl"
+    done = run("run.py", "--quick", "--out", out, "--binary", binaries[-1], *IN_CPP)
+    assert done.returncode == 0, done.stdout + done.stderr
+    check(cases_of(out))
+
+
+def test_an_unknown_group_is_refused():
+    done = run("run.py", "--quick", "flux")
+    assert done.returncode == 2
+    assert "expected some of kernels" in done.stderr
+
+
+def test_committed_baselines_are_whole():
+    for path in (BENCHMARKS / "baselines").glob("*.jsonl"):
+        header, *cases = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        assert header["machine"]["slug"] == path.stem
+        assert cases
