@@ -90,6 +90,20 @@ class TestResults:
         assert solution.steps.max() <= 5 + 2
         np.testing.assert_allclose(solution.value, np.linalg.solve(np.eye(5) - A, b.T).T, rtol=1e-7, atol=1e-8)
 
+    @pytest.mark.parametrize("ridge", [0, 1e-14, Anderson().ridge])
+    def test_an_accelerated_step_that_repeats_the_point_is_no_stall(self, ridge, dtype):
+        """A contraction of which the third point is (2, 0): the window then spans the residual (0, 1/8) exactly, but its
+        points lie on one line, so their best combination is that same point. Only a plain step leads on, to (2, 1/8).
+        """
+
+        def f(z):
+            return np.stack([z[:, 0] / 2 + 1, np.maximum(0, (z[:, 0] - dtype(1.5)) / 4)], axis=1)
+
+        z0 = np.zeros((1, 2), dtype)
+        assert deqcore.fixed_point(f, z0, method="picard").success
+        solution = deqcore.fixed_point(f, z0, method=Anderson(ridge=ridge))
+        np.testing.assert_allclose(solution.value, [[2, 0.125]], rtol=1e-3)
+
     @pytest.mark.parametrize("beta", [0.25, 1.0, 1.5])
     def test_picard_is_the_damped_iteration(self, beta, rng):
         f, x, _ = contraction(rng, 3, 7, np.float64, norm=0.3)
