@@ -92,7 +92,7 @@ class TestResults:
 
     @pytest.mark.parametrize("ridge", [0, 1e-14, Anderson().ridge])
     def test_an_accelerated_step_that_repeats_the_point_is_no_stall(self, ridge, dtype):
-        """A contraction of which the third point is (2, 0): the window then spans the residual (0, 1/8) exactly, but its
+        """A contraction whose third point is (2, 0): the window then spans the residual (0, 1/8) exactly, but its
         points lie on one line, so their best combination is that same point. Only a plain step leads on, to (2, 1/8).
         """
 
