@@ -107,7 +107,7 @@ def adjoint(
     row_data = check_row_args(row_args, state)
     solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
     solver.start(state.block, right.block, start.block, setup.result, setup.report.native)
-    vjp: Callable[..., Any] = map_or_vjp.vjp if isinstance(map_or_vjp, Dense) else map_or_vjp
+    vjp: Callable[..., Any] = map_or_vjp._product_of if isinstance(map_or_vjp, Dense) else map_or_vjp
 
     def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
         points = state.door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)

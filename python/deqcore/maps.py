@@ -102,51 +102,122 @@ class Dense:
             raise TypeError(f"W: {describe(W)} given; expected dtype {self.dtype}")
         self._native.update(block)
 
-    def __call__(self, z: np.ndarray, injection: np.ndarray) -> np.ndarray:
+    def __call__(self, z: np.ndarray, injection: np.ndarray, *, threads: int | None = None) -> np.ndarray:
         """Evaluate f(z) = a(W z + injection).
 
         Args:
-            z: states, ``(rows, width)`` or ``(width,)``.
+            z: states, ``(rows, width)`` or ``(width,)``, of the map's dtype.
             injection: one row for all, ``(width,)`` or ``(1, width)``, or one per row, ``(rows, width)``.
+            threads: most threads; None is :func:`deqcore.num_threads`.
 
         Returns:
             A new array like z.
 
         Raises:
             TypeError, ValueError: a wrong dtype, a wrong shape, nothing in it, not finite.
+
+        Example:
+            >>> import numpy as np, deqcore
+            >>> layer = deqcore.maps.Dense(np.array([[0.0, 2.0], [1.0, 0.0]]), activation="relu")
+            >>> layer(np.array([[1.0, 2.0], [3.0, -1.0]]), np.array([0.5, 0.0])).tolist()
+            [[4.5, 1.0], [0.0, 3.0]]
         """
         state, c = self._inputs(z, injection)
         value = np.empty_like(state.block)
-        self._native.value(state.block, c, value, threads_named(None))
+        self._native.value(state.block, c, value, threads_named(threads))
         return value.reshape(state.shape)
 
-    def jvp(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray) -> np.ndarray:
-        """J(z) v, for v like z."""
+    def jvp(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+        """The product J(z) v = a'(W z + injection) * (W v), row by row.
+
+        Args:
+            z, injection, threads: as for a call of the map.
+            v: directions, of the shape and dtype of z.
+
+        Returns:
+            A new array like z.
+
+        Raises:
+            TypeError, ValueError: as for a call of the map.
+
+        Example:
+            >>> import numpy as np, deqcore
+            >>> layer = deqcore.maps.Dense(np.array([[0.0, 2.0], [1.0, 0.0]]), activation="identity")
+            >>> layer.jvp(np.zeros(2), np.array([1.0, 3.0]), np.zeros(2)).tolist()
+            [6.0, 1.0]
+        """
         state, c = self._inputs(z, injection)
         product = np.empty_like(state.block)
-        self._native.jvp(state.block, c, check_state(v, "v", state).block, product, threads_named(None))
+        self._native.jvp(state.block, c, check_state(v, "v", state).block, product, threads_named(threads))
         return product.reshape(state.shape)
 
-    def vjp(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray) -> np.ndarray:
-        """J(z)' v, for v like z."""
+    def vjp(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray, *, threads: int | None = None) -> np.ndarray:
+        """The product J(z)' v = W' (a'(W z + injection) * v), row by row.
+
+        Args:
+            z, injection, threads: as for a call of the map.
+            v: cotangents, of the shape and dtype of z.
+
+        Returns:
+            A new array like z.
+
+        Raises:
+            TypeError, ValueError: as for a call of the map.
+
+        Example:
+            >>> import numpy as np, deqcore
+            >>> layer = deqcore.maps.Dense(np.array([[0.0, 2.0], [1.0, 0.0]]), activation="identity")
+            >>> layer.vjp(np.zeros(2), np.array([1.0, 3.0]), np.zeros(2)).tolist()
+            [3.0, 2.0]
+        """
         state, c = self._inputs(z, injection)
         product = np.empty_like(state.block)
-        self._native.vjp(state.block, c, check_state(v, "v", state).block, product, threads_named(None))
+        self._native.vjp(state.block, c, check_state(v, "v", state).block, product, threads_named(threads))
         return product.reshape(state.shape)
 
-    def parameter_gradients(self, z: np.ndarray, injection: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The gradients of a loss with dL/df = u, for u like z.
+    def parameter_gradients(
+        self, z: np.ndarray, injection: np.ndarray, u: np.ndarray, *, threads: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The gradients of a loss with dL/df = u: dL/dW = sum over rows of (d * u) z', dL/dinjection = d * u.
 
-        After a solve, u is the adjoint's solution, and these are the loss's gradients through the fixed point.
+        After a solve, with u the adjoint's solution, they are the loss's gradients through the fixed point.
+
+        Args:
+            z, injection, threads: as for a call of the map.
+            u: cotangents of the map's value, of the shape and dtype of z.
 
         Returns:
             ``(dL/dW, dL/dinjection)``; the second has the shape of the injection: one row is summed over the batch.
+
+        Raises:
+            TypeError, ValueError: as for a call of the map.
+
+        Example:
+            >>> import numpy as np, deqcore
+            >>> layer = deqcore.maps.Dense(np.zeros((2, 2)), activation="identity")
+            >>> dW, dx = layer.parameter_gradients(np.array([[1.0, 2.0]]), np.zeros(2), np.array([[3.0, 4.0]]))
+            >>> dW.tolist(), dx.tolist()
+            ([[3.0, 6.0], [4.0, 8.0]], [3.0, 4.0])
         """
         state, c = self._inputs(z, injection)
         dW, dc = np.empty((self.width, self.width), self.dtype), np.empty_like(c)
         cotangent = check_state(u, "u", state).block
-        self._native.parameter_gradients(state.block, c, cotangent, dW, dc, threads_named(None))
+        self._native.parameter_gradients(state.block, c, cotangent, dW, dc, threads_named(threads))
         return dW, dc.reshape(injection.shape)
+
+    def _value_of(self, z: np.ndarray, injection: np.ndarray) -> np.ndarray:
+        """A dialogue's answer: inputs that the solver has checked, and iterates that may have overflowed."""
+        value = np.empty_like(z)
+        blocks = (array.reshape(-1, self.width) for array in (z, injection, value))
+        self._native.value(*blocks, threads_named(None))
+        return value
+
+    def _product_of(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray) -> np.ndarray:
+        """The same for a product with J'."""
+        product = np.empty_like(v)
+        blocks = (array.reshape(-1, self.width) for array in (z, injection, v, product))
+        self._native.vjp(*blocks, threads_named(None))
+        return product
 
     def _solve(self, setup: Setup, injection: np.ndarray, scales: np.ndarray | None) -> tuple[Any, int]:
         """A whole forward solve -> (counts, bytes it held)."""
@@ -166,7 +237,7 @@ class Dense:
 
     def _per_row(self, injection: np.ndarray, state: State) -> np.ndarray:
         """The injection with a row for each row of the state, so that it can be gathered like any row argument."""
-        return np.broadcast_to(injection, state.block.shape).reshape(state.shape)
+        return np.ascontiguousarray(np.broadcast_to(injection, state.block.shape)).reshape(state.shape)
 
     def _inputs(self, z: Any, injection: Any) -> tuple[State, np.ndarray]:
         state = check_state(z, "z")

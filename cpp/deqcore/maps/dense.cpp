@@ -156,7 +156,7 @@ void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<
     columns.multiply(du_transposed.slice(first, count), dW.slice(first, count));
   });
   for (std::int64_t j = 0; j < width_; ++j) {
-    T sum = 0;
+    T sum = -T(0);  // so that the sum of one row is that row, to the sign of a zero
     for (std::int64_t i = 0; i < z.rows; ++i) {
       if (dc.rows == z.rows) dc[i][j] = du[i][j];
       sum += du[i][j];
