@@ -36,10 +36,16 @@ std::size_t Adjoint<Queue, T>::scratch_bytes(std::int64_t rows, std::int64_t wid
 template <class Queue, class T>
 Question<T> Adjoint<Queue, T>::start(Rows<const T> z, Rows<const T> g, Rows<const T> u0, Rows<T> result,
                                      const Report& report) {
+  require(image_.data != nullptr, "scratch: this solver was made with a counting arena and can only measure");
   require(g.rows == image_.rows && g.width == image_.width, "g: ", g.rows, " x ", g.width, " given; expected ",
           image_.rows, " x ", image_.width);
   require(!points_.rows || (z.rows == g.rows && z.width == g.width), "z: ", z.rows, " x ", z.width,
           " given; expected the shape of g, ", g.rows, " x ", g.width);
+  require(u0.rows == g.rows && u0.width == g.width, "u0: ", u0.rows, " x ", u0.width,
+          " given; expected the shape of g, ", g.rows, " x ", g.width);
+  require(!overlap<T>(result, g), "result: overlaps g");
+  require(!overlap<T>(result, u0), "result: overlaps u0");
+  require(!points_.rows || !overlap<T>(result, z), "result: overlaps z");
   z_ = z;
   g_ = g;
   run(*queue_, MeasureRows<T>{.norm = norm_, .x = g, .norms = scale_});
@@ -50,6 +56,7 @@ Question<T> Adjoint<Queue, T>::start(Rows<const T> z, Rows<const T> g, Rows<cons
 
 template <class Queue, class T>
 Question<T> Adjoint<Queue, T>::advance(Rows<const T> answer) {
+  require(static_cast<bool>(open_), "advance: called without an open question");
   require(answer.rows == open_.count && answer.width == image_.width, "answer: ", answer.rows, " x ", answer.width,
           " given; expected ", open_.count, " x ", image_.width);
   const Rows<T> image = image_.slice(0, open_.count);

@@ -31,6 +31,13 @@ Rows<T> dense_rows(T* data, std::int64_t rows, std::int64_t width) {
   return {data, rows, width, width};
 }
 
+// Whether two views share memory, counted from the first to the last element of each.
+template <class T>
+bool overlap(Rows<const T> a, Rows<const T> b) {
+  if (a.rows == 0 || b.rows == 0) return false;
+  return a.data < b[b.rows - 1] + b.width && b.data < a[a.rows - 1] + a.width;
+}
+
 // The rows still asked about: position in a dense block -> row of the batch. When rows have left since the block
 // before, `source` says where each row stood there; null: nothing has moved. So retiring copies nothing: the next block
 // is written at the new positions from the old ones.

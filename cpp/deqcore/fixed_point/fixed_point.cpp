@@ -126,8 +126,7 @@ Question<T> FixedPoint<Queue, T>::start(Rows<const T> z0, Rows<T> result, const 
           " x ", s.width);
   require(result.rows == s.rows && result.width == s.width, "result: ", result.rows, " x ", result.width,
           " given; expected ", s.rows, " x ", s.width);
-  const T* const z0_end = z0[z0.rows - 1] + z0.width;
-  require(z0_end <= result.data || result[result.rows - 1] + result.width <= z0.data, "result: overlaps z0");
+  require(!overlap<T>(result, z0), "result: overlaps z0");
   s.result = result;
   s.states.report = report;
   s.active = {.ids = s.ids[0], .count = s.rows};
@@ -147,6 +146,7 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
   require(s.kind != Ask::done, "advance: called without an open question");
   require(answer.rows == s.active.count && answer.width == s.width, "answer: ", answer.rows, " x ", answer.width,
           " given; expected ", s.active.count, " x ", s.width);
+  require(!overlap<T>(answer, s.at()), "answer: overlaps the question");
   s.steps += 1;
   run(*s.queue, MeasureResidual<T>{.rows = s.active,
                                    .norm = s.stop.norm,
@@ -180,6 +180,20 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
     run(*s.queue, HoldRows<T>{.rows = s.active, .z = z, .next = next, .states = s.states});
   s.which ^= 1;
   return s.ask();
+}
+
+template <class Queue, class T>
+void FixedPoint<Queue, T>::cancel() {
+  State& s = *state_;
+  if (s.kind == Ask::done) return;
+  s.counts.questions -= 1;
+  s.counts.rows_asked -= s.active.count;
+  end(Status::cancelled);
+}
+
+template <class Queue, class T>
+void FixedPoint<Queue, T>::map_failed() {
+  end(Status::map_failed);
 }
 
 template <class Queue, class T>
