@@ -111,7 +111,7 @@ class Solution:
         scale: float64, what residuals are compared with: max(\\|z0\\|, \\|f(z0)\\|) unless it was given.
         status: int8, the code of each row; see :class:`Status`.
         steps: int32, map evaluations each row used.
-        rejected: int32, accelerated steps given up because the residual grew.
+        rejected: int32, accelerated steps given up because the residual grew or the point did not change.
         singular: int32, accelerated steps given up because the small system could not be solved.
         nfe: times the map was called (native maps: the most that any row needed).
         rows_asked: rows over all those calls: the work of the map.

@@ -33,7 +33,7 @@ struct Report {
   std::int32_t* steps = nullptr;     // map evaluations that the row used
   double* residual = nullptr;        // |f(z) - z| of the answer; NaN if it was never measured
   double* scale = nullptr;           // S0, what residuals are compared with
-  std::int32_t* rejected = nullptr;  // accelerated steps given up because the residual grew
+  std::int32_t* rejected = nullptr;  // accelerated steps given up: the residual grew, or the point did not change
   std::int32_t* singular = nullptr;  // accelerated steps given up because the small system could not be solved
   double* trace = nullptr;           // optional: |f(z) - z| at [step * trace_pitch + row], steps[row] entries per row
   std::int64_t trace_pitch = 0;

@@ -7,11 +7,11 @@
 //     gamma   = argmin | g - dG gamma |^2  +  ridge sum_j |dG_j|^2 gamma_j^2
 //     z_next  = f - dF gamma  -  (1 - beta) (g - dG gamma)
 //
-// The least-squares problem is solved through the normal equations, summed and factored in double. The ridge is relative
-// to each column: an absolute one turns acceleration into harm as soon as the squared residuals fall below it, and one
-// relative to the trace drops the newest, smallest columns of a long window. This one needs as many evaluations as an
-// orthogonal factorisation (benchmarks/README.md).
-// Safeguard: a residual above `growth` times the row's best clears the row's window, so that the next step is plain.
+// The least-squares problem is solved through the normal equations, summed and factored in double. The ridge is
+// relative to each column: an absolute one turns acceleration into harm as soon as the squared residuals fall below it,
+// and one relative to the trace drops the newest, smallest columns of a long window. This one needs as many evaluations
+// as an orthogonal factorisation (benchmarks/README.md). Safeguard: a residual above `growth` times the row's best, or
+// a step that changed nothing, clears the row's window, so that the next step is plain.
 #include <cmath>
 
 #include "deqcore/device/queues.hpp"
@@ -52,7 +52,7 @@ class AndersonRule final : public MethodRule<Queue, T> {
   void start(Queue& queue) override { run(queue, ClearHistory<T>{.rows = rows_, .history = history_}); }
 
   void update(Queue& queue, const Step<T>& step, Rows<T> next) override {
-    // 1  rows whose residual grew forget their window
+    // 1  rows whose residual grew, or whose point did not change, forget their window
     run(queue,
         GuardHistory<T>{.rows = step.rows, .growth = options_.growth, .states = step.states, .history = history_});
     // 2  dF[slot] = f - f_last,  dG[slot] = g - g_last;  one line of dG^T dG;  dG^T g       depth + 4 reads, 4 writes

@@ -48,9 +48,10 @@ class FixedPoint {
   // Takes the answer to the last question (dense, one row per row asked) and poses the next.
   Question<T> advance(Rows<const T> answer);
 
-  // Ends the rows still running; each gets its best point so far.
-  void cancel() { end(Status::cancelled); }
-  void map_failed() { end(Status::map_failed); }
+  // Ends the rows still running; each gets its best point so far. `cancel` takes the open question back: the map is not
+  // asked. `map_failed` says that it was.
+  void cancel();
+  void map_failed();
 
   const Counts& counts() const;
   const Progress& progress() const;  // at the last look

@@ -27,7 +27,7 @@ struct Evaluation {
   double best;             // smallest residual / threshold before this evaluation
   std::int32_t steps;      // evaluations, this one included
   std::int32_t best_step;  // the step of `best`
-  bool frozen;             // the point did not change
+  std::int32_t frozen;     // steps in a row that changed no bit of the point
 };
 
 struct Verdict {
@@ -51,7 +51,7 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
 
   if (e.f > limits.overflow * scale) return {Status::diverged, scale, ratio, e.steps == 1};
   if (ratio <= 1) return verdict(Status::converged);
-  if (e.frozen) return verdict(Status::stalled);
+  if (e.frozen >= 2) return verdict(Status::stalled);  // once: a method may still have a plain step to take
   if (!new_best && e.steps - e.best_step > patience && e.g < limits.noise * scale) return verdict(Status::stalled);
   if (e.steps >= max_steps) return verdict(Status::out_of_steps);
   return verdict(Status::running);

@@ -28,7 +28,7 @@ struct RowStates {
   std::int32_t* best_step = nullptr;
   BestAt* best_at = nullptr;
   Event* event = nullptr;
-  std::int8_t* frozen = nullptr;  // the last step changed no bit of the point
+  std::int8_t* frozen = nullptr;  // the last steps that changed no bit of the point: 0, 1 or 2
 
   Status status(std::int64_t row) const { return report.status[row]; }
   bool running(std::int64_t row) const { return report.status[row] == Status::running; }

@@ -25,7 +25,7 @@ constexpr std::int32_t max_steps = 100, patience = 20;
 
 // A row in the middle of an ordinary solve: scale 1, image 1, some progress.
 constexpr Evaluation ordinary{
-    .g = 0.5, .f = 1, .z = 1, .scale = 1, .best = 600, .steps = 5, .best_step = 4, .frozen = false};
+    .g = 0.5, .f = 1, .z = 1, .scale = 1, .best = 600, .steps = 5, .best_step = 4, .frozen = 0};
 
 Verdict judged(const Evaluation& evaluation, const Limits& under = limits) {
   return judge(evaluation, under, max_steps, patience);
@@ -116,7 +116,7 @@ TEST(Judge, TakesTheScaleFromTheFirstEvaluation) {
 
 TEST(Judge, ConvergesAtTheZeroMap) {
   const Verdict verdict =
-      judged({.g = 0, .f = 0, .z = 0, .scale = 0, .best = infinity, .steps = 1, .best_step = 0, .frozen = false});
+      judged({.g = 0, .f = 0, .z = 0, .scale = 0, .best = infinity, .steps = 1, .best_step = 0, .frozen = 0});
   EXPECT_EQ(verdict.status, Status::converged);
   EXPECT_EQ(verdict.ratio, 0);
   EXPECT_TRUE(verdict.new_best);
@@ -159,7 +159,9 @@ TEST(Judge, EndsWhatIsNotFinite) {
 
 TEST(Judge, EndsAFrozenRowAsStalled) {
   Evaluation e = ordinary;
-  e.frozen = true;
+  e.frozen = 1;  // the step may have been an accelerated one; a plain one is still to come
+  EXPECT_EQ(judged(e).status, Status::running);
+  e.frozen = 2;
   EXPECT_EQ(judged(e).status, Status::stalled);
   e.g = 1e-4;
   EXPECT_EQ(judged(e).status, Status::converged);
@@ -281,6 +283,23 @@ TEST(SolveSpd, RefusesWhatIsNotFinite) {
   EXPECT_FALSE(solve_spd(hidden.data(), 2, 2, 0, b.data(), x.data()));
   EXPECT_FALSE(solve_spd(good.data(), 2, 2, 0, bad.data(), x.data()));
   EXPECT_EQ(x, (std::vector<double>{7, 8}));
+}
+
+// Columns that shrink from step to step by many orders, as those of a solve do.
+TEST(SolveSpd, ScalesEachColumn) {
+  const std::vector<double> size = {1, 1e-8, 1e-16, 1e-24}, b = {1, 2, 3, 4};
+  std::vector<double> A(16), scaled(4), x(4);
+  std::vector<long double> plain(16);
+  for (int i = 0; i < 4; ++i) {
+    scaled[i] = b[i] * size[i];
+    for (int j = 0; j < 4; ++j) {
+      plain[i * 4 + j] = i == j ? 2 : 0.5;
+      A[i * 4 + j] = static_cast<double>(plain[i * 4 + j]) * size[i] * size[j];
+    }
+  }
+  ASSERT_TRUE(solve_spd(A.data(), 4, 4, 0, scaled.data(), x.data()));
+  const auto exact = eliminate(plain, {b.begin(), b.end()});
+  for (int i = 0; i < 4; ++i) EXPECT_NEAR(x[i] * size[i], exact[i], 1e-13);
 }
 
 TEST(SolveSpd, IsIndependentOfTheScale) {

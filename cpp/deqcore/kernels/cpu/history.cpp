@@ -26,7 +26,8 @@ void run(CpuQueue& queue, const GuardHistory<T>& k) {
   for (std::int64_t i = 0; i < k.rows.count; ++i) {
     const std::int64_t row = k.rows.ids[i];
     if (!k.states.running(row) || k.history.depth[row] < 1) continue;
-    if (k.states.g_norm[row] <= k.growth * k.states.report.residual[row]) continue;
+    const bool grew = k.states.g_norm[row] > k.growth * k.states.report.residual[row];
+    if (!grew && k.states.frozen[row] == 0) continue;
     k.history.depth[row] = -1;
     k.states.report.rejected[row] += 1;
   }

@@ -15,6 +15,9 @@ namespace deqcore::lanes {
 template <int Bytes>
 inline constexpr int doubles = Bytes / static_cast<int>(sizeof(double));
 
+// Between these a sum of squares in double has lost nothing to the limits of its range.
+inline constexpr double smallest_square_sum = 1e-280, largest_square_sum = 1e280;
+
 // Lanes elements as doubles.
 template <int Lanes, class T>
 [[gnu::always_inline]] inline simd::Vector<double, Lanes> load_double(const T* from) {
@@ -44,14 +47,9 @@ template <int Lanes, class T>
                            __attribute__((always_inline)) { return load_double<L>(a + i) * load_double<L>(b + i); });
 }
 
-// The norm of a row whose elements value<L>(i) returns as doubles. NaN or infinity in any element makes it not finite.
+// The largest |value|; NaN or infinity in any element makes it not finite.
 template <int Lanes, class Value>
-[[gnu::always_inline]] inline double norm(Norm kind, std::int64_t n, const Value& value) {
-  if (kind == Norm::two)
-    return std::sqrt(sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
-      const auto v = value.template operator()<L>(i);
-      return v * v;
-    }));
+[[gnu::always_inline]] inline double largest(std::int64_t n, const Value& value) {
   using V = simd::Vector<double, Lanes>;
   V most = {}, poison = {};  // a comparison drops NaN; 0 x does not
   std::int64_t i = 0;
@@ -61,17 +59,36 @@ template <int Lanes, class Value>
     most = size > most ? size : most;
     poison += 0 * v;
   }
-  double largest = 0, wrong = 0;
+  double all = 0, wrong = 0;
   for (int k = 0; k < Lanes; ++k) {
-    largest = std::max(largest, most[k]);
+    all = std::max(all, most[k]);
     wrong += poison[k];
   }
   for (; i < n; ++i) {
     const double v = value.template operator()<1>(i)[0];
-    largest = std::max(largest, std::abs(v));
+    all = std::max(all, std::abs(v));
     wrong += 0 * v;
   }
-  return largest + wrong;
+  return all + wrong;
+}
+
+// The norm of a row whose elements value<L>(i) returns as doubles; not finite if any element is not. Squares that leave
+// the range of double are avoided by dividing by the largest element first, on a second pass that hardly ever happens.
+template <int Lanes, class Value>
+[[gnu::always_inline]] inline double norm(Norm kind, std::int64_t n, const Value& value) {
+  if (kind == Norm::inf) return largest<Lanes>(n, value);
+  const double squares = sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
+    const auto v = value.template operator()<L>(i);
+    return v * v;
+  });
+  if (squares > smallest_square_sum && squares < largest_square_sum) [[likely]]
+    return std::sqrt(squares);
+  const double unit = largest<Lanes>(n, value);
+  if (unit == 0 || !(unit - unit == 0)) return unit;
+  return unit * std::sqrt(sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
+           const auto v = value.template operator()<L>(i) / unit;
+           return v * v;
+         }));
 }
 
 // body<L>(i) for every element, L at a time and then one by one.

@@ -62,8 +62,9 @@ void run(CpuQueue& queue, const MeasureResidual<T>& k) {
           s.z_norm[row] = lanes::norm<lanes>(k.norm, width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
             return lanes::load_double<L>(z + at);
           });
-        s.frozen[row] = !k.first && same_bits(s.g_norm[row], g_before) && same_bits(s.f_norm[row], f_before) &&
-                        std::memcmp(z, k.z_before[k.rows.from(i)], width * sizeof(T)) == 0;
+        const bool frozen = !k.first && same_bits(s.g_norm[row], g_before) && same_bits(s.f_norm[row], f_before) &&
+                            std::memcmp(z, k.z_before[k.rows.from(i)], width * sizeof(T)) == 0;
+        s.frozen[row] = frozen ? std::min<std::int8_t>(s.frozen[row] + 1, 2) : 0;
       }
     });
   });
@@ -87,7 +88,7 @@ void run(CpuQueue& queue, const JudgeRows<T>& k) {
                                                        .best = s.best[row],
                                                        .steps = steps,
                                                        .best_step = s.best_step[row],
-                                                       .frozen = s.frozen[row] != 0},
+                                                       .frozen = s.frozen[row]},
                                                       k.limits, k.max_steps, k.patience);
     s.report.status[row] = verdict.status;
     s.report.scale[row] = verdict.scale;

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// The methods against their formulas, iterate by iterate.
+#include "deqcore/fixed_point/methods.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "dialogue.hpp"
+#include "errors.hpp"
+
+namespace deqcore::test {
+namespace {
+
+using Wide = std::vector<long double>;
+
+template <class Case>
+class Methods : public ::testing::Test {};
+TYPED_TEST_SUITE(Methods, SerialCases<Forward>, Names);
+
+// The points asked about for row 0, step by step.
+template <class Case>
+std::vector<Wide> points_asked(const Problem<typename Case::T>& problem, const Method& method, std::int64_t steps) {
+  Solve<Case> solve(problem, {.stop = {.max_steps = steps}, .ids = {0}}, method);
+  std::vector<Wide> points;
+  for (auto question = solve.start(); question; question = solve.solver->advance(solve.answer(question)))
+    points.emplace_back(question.at[0], question.at[0] + solve.width);
+  return points;
+}
+
+Wide evaluate(const Problem<double>& problem, const Wide& z) {
+  const std::vector<double> point(z.begin(), z.end());
+  std::vector<double> f(point.size());
+  problem.value(0, point.data(), f.data());
+  return {f.begin(), f.end()};
+}
+
+long double distance(const Wide& a, const Wide& b) {
+  long double sum = 0;
+  for (std::size_t j = 0; j < a.size(); ++j) sum += (a[j] - b[j]) * (a[j] - b[j]);
+  return std::sqrt(sum);
+}
+
+TYPED_TEST(Methods, PicardStepsByTheFormula) {
+  using T = typename TypeParam::T;
+  const auto exact_map = linear_contraction<double>(0.9);
+  for (const double beta : {1.0, 0.5, 1.3}) {
+    const auto points = points_asked<TypeParam>(linear_contraction<T>(0.9), Picard{.beta = beta}, 12);
+    ASSERT_EQ(points.size(), 12u);
+    Wide z(points[0].size(), 0);
+    for (const Wide& point : points) {
+      EXPECT_LE(distance(point, z), 100 * std::numeric_limits<T>::epsilon());
+      const Wide f = evaluate(exact_map, z);
+      for (std::size_t j = 0; j < z.size(); ++j) z[j] += beta * (f[j] - z[j]);
+    }
+  }
+}
+
+// One step of the textbook: minimise |g - dG gamma| by modified Gram-Schmidt in long double, without a ridge.
+Wide textbook_anderson(const std::vector<Wide>& z, const std::vector<Wide>& f, std::size_t m, double beta) {
+  const std::size_t last = z.size() - 1, n = z[0].size(), depth = std::min(m, last);
+  const auto residual = [&](std::size_t k) {
+    Wide g(n);
+    for (std::size_t j = 0; j < n; ++j) g[j] = f[k][j] - z[k][j];
+    return g;
+  };
+  const auto dot = [&](const Wide& a, const Wide& b) {
+    long double sum = 0;
+    for (std::size_t j = 0; j < n; ++j) sum += a[j] * b[j];
+    return sum;
+  };
+  std::vector<Wide> Q, F;  // orthonormal columns of dG, and the same combinations of dF
+  Wide g = residual(last), next = f[last];
+  for (std::size_t k = last - depth; k < last; ++k) {
+    Wide q = residual(k + 1), image(n);
+    const Wide before = residual(k);
+    for (std::size_t j = 0; j < n; ++j) {
+      q[j] -= before[j];
+      image[j] = f[k + 1][j] - f[k][j];
+    }
+    for (std::size_t c = 0; c < Q.size(); ++c) {
+      const long double along = dot(Q[c], q);
+      for (std::size_t j = 0; j < n; ++j) {
+        q[j] -= along * Q[c][j];
+        image[j] -= along * F[c][j];
+      }
+    }
+    const long double size = std::sqrt(dot(q, q));
+    for (std::size_t j = 0; j < n; ++j) {
+      q[j] /= size;
+      image[j] /= size;
+    }
+    Q.push_back(q);
+    F.push_back(image);
+  }
+  for (std::size_t c = 0; c < Q.size(); ++c) {
+    const long double along = dot(Q[c], g);
+    for (std::size_t j = 0; j < n; ++j) {
+      g[j] -= along * Q[c][j];
+      next[j] -= along * F[c][j];
+    }
+  }
+  for (std::size_t j = 0; j < n; ++j) next[j] -= (1 - static_cast<long double>(beta)) * g[j];
+  return next;
+}
+
+TYPED_TEST(Methods, AndersonStepsByTheFormula) {
+  using T = typename TypeParam::T;
+  const auto exact_map = tanh_network<double>();
+  for (const std::int64_t m : {1, 2, 4})
+    for (const double beta : {1.0, 0.6}) {
+      const std::int64_t steps = 6;  // the window slides; conditioning still leaves digits to compare
+      const auto points =
+          points_asked<TypeParam>(tanh_network<T>(), Anderson{.history = m, .beta = beta, .ridge = 0}, steps);
+      ASSERT_EQ(static_cast<std::int64_t>(points.size()), steps);
+      std::vector<Wide> z, f;
+      Wide next(points[0].size(), 0);
+      for (const Wide& point : points) {
+        EXPECT_LE(distance(point, next), 1e4 * std::numeric_limits<T>::epsilon()) << z.size() << " " << m;
+        z.push_back(next);
+        f.push_back(evaluate(exact_map, next));
+        next = textbook_anderson(z, f, m, beta);
+      }
+    }
+}
+
+// On a linear map, Anderson with a full window is GMRES: it ends after as many steps as there are eigenvalues.
+TYPED_TEST(Methods, AndersonSolvesALinearMapInAsManyStepsAsEigenvalues) {
+  using T = typename TypeParam::T;
+  Random random(50);
+  const std::int64_t width = 24;
+  std::vector<double> values(width);
+  for (std::int64_t k = 0; k < width; ++k) values[k] = std::vector{0.9, -0.7, 0.3}[k % 3];
+  const auto problem =
+      affine("three eigenvalues", 2, width, reflected(random, values), Block<T>::random(random, 2, width));
+  const auto outcome = Solve<TypeParam>(problem).run();
+  for (std::int64_t row = 0; row < 2; ++row) {
+    EXPECT_EQ(outcome.status[row], Status::converged);
+    EXPECT_LE(outcome.steps[row], 6);
+  }
+}
+
+// A residual that jumps clears the window; the report says how often.
+TYPED_TEST(Methods, AndersonRejectsStepsThatMakeTheResidualGrow) {
+  using T = typename TypeParam::T;
+  Problem<T> problem{.name = "waves", .rows = 1, .width = 3, .z0 = Block<T>(1, 3, 0, T(2))};
+  problem.value = [](std::int64_t, const T* z, T* f) {
+    for (int j = 0; j < 3; ++j) f[j] = 3 * std::sin(3 * z[j] + static_cast<T>(j));
+  };
+  const auto guarded = Solve<TypeParam>(problem, {.stop = {.max_steps = 60}}, Anderson{.growth = 1.5}).run();
+  EXPECT_GT(guarded.rejected[0], 0);
+  const auto free = Solve<TypeParam>(problem, {.stop = {.max_steps = 60}},
+                                     Anderson{.growth = std::numeric_limits<double>::infinity()})
+                        .run();
+  EXPECT_EQ(free.rejected[0], 0);
+}
+
+// f = z + 1: every residual is the same, every difference of residuals zero.
+TYPED_TEST(Methods, AndersonTakesPlainStepsWhereDifferencesVanish) {
+  using T = typename TypeParam::T;
+  Problem<T> problem{.name = "shift", .rows = 1, .width = 3, .z0 = Block<T>(1, 3)};
+  problem.value = [](std::int64_t, const T* z, T* f) {
+    for (int j = 0; j < 3; ++j) f[j] = z[j] + 1;
+  };
+  for (const double ridge : {0.0, Anderson{}.ridge}) {
+    Solve<TypeParam> solve(problem, {.stop = {.max_steps = 10}}, Anderson{.ridge = ridge});
+    T expected = 0;
+    for (auto question = solve.start(); question; question = solve.solver->advance(solve.answer(question))) {
+      EXPECT_EQ(question.at[0][0], expected);
+      expected += 1;
+    }
+    EXPECT_EQ(solve.report.status[0], Status::out_of_steps);
+    // without a ridge no such system can be solved: every step but the first and the last counts one
+    EXPECT_EQ(solve.report.singular[0], ridge == 0 ? 8 : 0);
+  }
+}
+
+TYPED_TEST(Methods, OptionsOutOfRangeAreRefusedByName) {
+  using T = typename TypeParam::T;
+  using Solver = FixedPoint<typename TypeParam::Queue, T>;
+  const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+  const auto make = [](const Method& method, const Stop& stop = {}) {
+    return [=] { Solver::scratch_bytes(3, 4, method, stop); };
+  };
+  for (const double beta : {0.0, -1.0, 2.0, nan, infinity}) {
+    EXPECT_TRUE(refuses("beta", make(Picard{.beta = beta}))) << beta;
+    EXPECT_TRUE(refuses("beta", make(Anderson{.beta = beta}))) << beta;
+  }
+  for (const std::int64_t history : {0, -1, 33}) EXPECT_TRUE(refuses("history", make(Anderson{.history = history})));
+  for (const double ridge : {-1e-12, nan, infinity}) EXPECT_TRUE(refuses("ridge", make(Anderson{.ridge = ridge})));
+  for (const double growth : {1.0, 0.0, nan}) EXPECT_TRUE(refuses("growth", make(Anderson{.growth = growth})));
+  for (const double rtol : {0.0, -1.0, nan, infinity, 3.9 * std::numeric_limits<T>::epsilon()})
+    EXPECT_TRUE(refuses("rtol", make(Picard{}, {.rtol = rtol}))) << rtol;
+  for (const double atol : {-1e-300, nan, infinity}) EXPECT_TRUE(refuses("atol", make(Picard{}, {.atol = atol})));
+  for (const std::int64_t steps : {std::int64_t{0}, std::int64_t{-1}, std::int64_t{1} << 31})
+    EXPECT_TRUE(refuses("max_steps", make(Picard{}, {.max_steps = steps})));
+  for (const std::int64_t look : {0, -1}) EXPECT_TRUE(refuses("look_every", make(Picard{}, {.look_every = look})));
+  EXPECT_NO_THROW(make(Anderson{.history = 32, .beta = 1.99, .ridge = 0, .growth = infinity},
+                       {.rtol = 4 * std::numeric_limits<T>::epsilon(), .max_steps = (std::int64_t{1} << 31) - 1})());
+}
+
+}  // namespace
+}  // namespace deqcore::test
