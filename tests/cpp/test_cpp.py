@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C++ tests, built and run, so that one pytest run passes them all."""
+
+from __future__ import annotations
+
+import re
+
+from support.building import ROOT, configure_and_build, program, run
+
+
+def test_all_cpp_tests_pass():
+    build = ROOT / "build" / "cpp-tests"
+    configure_and_build(
+        ROOT,
+        build,
+        "-DDEQCORE_TESTS=ON",
+        "-DDEQCORE_BENCHMARKS=ON",
+        "-DDEQCORE_CUDA=OFF",
+        "-DDEQCORE_WARNINGS_AS_ERRORS=ON",
+    )
+    said = run(program("ctest"), "--test-dir", build, "--output-on-failure", "--no-tests=error", "-j", "2")
+    summary = re.search(r"100% tests passed, 0 tests failed out of (\d+)", said)
+    assert summary, said
+    print(f"\nctest: {summary.group(0)}")
