@@ -48,7 +48,9 @@ class Operands {
 
   ActiveRows active() const { return {.ids = ids, .count = rows}; }
   PushHistory<T> push() const { return {.rows = active(), .z = z, .f = f, .states = states, .into = history}; }
-  SolveSmall<T> solve() const { return {.rows = active(), .ridge = 1e-10, .states = states, .history = history}; }
+  SolveSmall<T> solve() const {
+    return {.rows = active(), .ridge = Anderson{}.ridge, .states = states, .history = history};
+  }
 
   std::int64_t rows, width;
   HostBuffer memory;
@@ -173,7 +175,8 @@ void histories(const Plan& plan, std::int64_t rows, std::int64_t width, int thre
                            .next = on.next});
   }
   if (threads == 1) {
-    go("GuardHistory", GuardHistory<T>{.rows = on.active(), .growth = 2, .states = on.states, .history = on.history});
+    go("GuardHistory",
+       GuardHistory<T>{.rows = on.active(), .growth = Anderson{}.growth, .states = on.states, .history = on.history});
     go("SolveSmall", on.solve());
   }
   go("PushHistory", on.push());

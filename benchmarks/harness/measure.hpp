@@ -147,7 +147,7 @@ class Memory {
   }
 
   // Neither the value nor anything in memory may be optimised away.
-  static void keep(float value) { asm volatile("" : : "x"(value) : "memory"); }
+  static void keep(float value) { asm volatile("" : : "r"(&value) : "memory"); }
 
   std::byte* start() const { return static_cast<std::byte*>(block_.data()); }
 

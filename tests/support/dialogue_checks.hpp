@@ -329,8 +329,8 @@ class Dialogue : public ::testing::Test {
   }
 
   void EmptyShapesAreRefused() {
-    const auto bytes = [](std::int64_t rows, std::int64_t width) {
-      return [=] { Kind::template bytes<Queue, T>(rows, width, method_, {}); };
+    const auto bytes = [this](std::int64_t rows, std::int64_t width) {
+      return [this, rows, width] { Kind::template bytes<Queue, T>(rows, width, method_, {}); };
     };
     EXPECT_TRUE(refuses("rows", bytes(0, 5)));
     EXPECT_TRUE(refuses("rows", bytes(-3, 5)));

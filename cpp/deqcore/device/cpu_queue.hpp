@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "deqcore/base/error.hpp"
 #include "deqcore/base/function_ref.hpp"
 #include "deqcore/base/report.hpp"
 #include "deqcore/device/pool.hpp"
@@ -20,7 +21,9 @@ struct KernelCounts {
 class CpuQueue {
  public:
   // threads 1: everything on the calling thread
-  explicit CpuQueue(int threads = 1) : threads_(threads) {}
+  explicit CpuQueue(int threads = 1) : threads_(threads) {
+    require(threads >= 1, "threads: ", threads, " given; expected at least 1");
+  }
 
   int threads() const { return threads_; }
 

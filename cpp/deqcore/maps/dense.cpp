@@ -2,6 +2,7 @@
 #include "deqcore/maps/dense.hpp"
 
 #include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <type_traits>
 
@@ -16,6 +17,20 @@ namespace {
 template <class T>
 const T* injected(Rows<const T> injection, std::int64_t row) {
   return injection[injection.rows == 1 ? 0 : row];
+}
+
+template <class T>
+void require_shape(const char* argument, std::type_identity_t<Rows<const T>> given, std::int64_t rows,
+                   std::int64_t width) {
+  require(given.rows == rows && given.width == width, argument, ": ", given.rows, " x ", given.width,
+          " given; expected ", rows, " x ", width);
+}
+
+// Outputs are written while inputs are still read.
+template <class T>
+void require_apart(const char* argument, std::type_identity_t<Rows<const T>> output,
+                   std::initializer_list<Rows<const T>> inputs) {
+  for (const Rows<const T>& input : inputs) require(!overlap<T>(output, input), argument, ": overlaps an input");
 }
 
 // y[i] <- d[row of i] * y[i]
@@ -82,15 +97,18 @@ std::shared_ptr<const typename Dense<T>::Weights> Dense<T>::weights() const {
 }
 
 template <class T>
-void Dense<T>::check(Rows<const T> z, Rows<const T> injection) const {
-  require(z.width == width_, "z: width ", z.width, " given; expected ", width_);
+void Dense<T>::check(const char* argument, Rows<const T> z, Rows<const T> injection) const {
+  require(z.rows >= 1, argument, ": ", z.rows, " rows given; expected at least 1");
+  require(z.width == width_, argument, ": width ", z.width, " given; expected ", width_);
   require(injection.width == width_ && (injection.rows == 1 || injection.rows == z.rows), "injection: ", injection.rows,
           " x ", injection.width, " given; expected ", z.rows, " x ", width_, " or 1 x ", width_);
 }
 
 template <class T>
 void Dense<T>::value(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<T> f) const {
-  check(z, injection);
+  check("z", z, injection);
+  require_shape<T>("f", f, z.rows, width_);
+  require_apart<T>("f", f, {z, injection});
   const auto held = weights();
   queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
     const Rows<T> block = f.slice(first, count);
@@ -101,7 +119,10 @@ void Dense<T>::value(const CpuQueue& queue, Rows<const T> z, Rows<const T> injec
 
 template <class T>
 void Dense<T>::jvp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> v, Rows<T> Jv) const {
-  check(z, injection);
+  check("z", z, injection);
+  require_shape<T>("v", v, z.rows, width_);
+  require_shape<T>("Jv", Jv, z.rows, width_);
+  require_apart<T>("Jv", Jv, {z, injection, v});
   const auto held = weights();
   HostBuffer memory(z.rows * width_ * sizeof(T));
   const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
@@ -118,7 +139,10 @@ void Dense<T>::jvp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injecti
 template <class T>
 void Dense<T>::vjp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
                    Rows<T> JTu) const {
-  check(z, injection);
+  check("z", z, injection);
+  require_shape<T>("u", u, z.rows, width_);
+  require_shape<T>("JTu", JTu, z.rows, width_);
+  require_apart<T>("JTu", JTu, {z, injection, u});
   const auto held = weights();
   const PackedMatrix<T>& backward = held->transposed();
   HostBuffer memory(z.rows * width_ * sizeof(T));
@@ -136,7 +160,12 @@ void Dense<T>::vjp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injecti
 template <class T>
 void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
                                    Rows<T> dW, Rows<T> dc) const {
-  check(z, injection);
+  check("z", z, injection);
+  require_shape<T>("u", u, z.rows, width_);
+  require_shape<T>("dW", dW, width_, width_);
+  require_shape<T>("dc", dc, dc.rows == 1 ? 1 : z.rows, width_);
+  require_apart<T>("dW", dW, {z, injection, u, dc});
+  require_apart<T>("dc", dc, {z, injection, u});
   const auto held = weights();
   // d * u, and its transpose, whose rows meet the columns of z
   HostBuffer memory(2 * z.rows * width_ * sizeof(T));
@@ -168,7 +197,9 @@ void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<
 template <class T>
 Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
                        Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
-  check(z0, injection);
+  check("z0", z0, injection);
+  require_shape<T>("result", result, z0.rows, width_);
+  require_apart<T>("result", result, {z0, injection});
   const auto held = weights();
   using Solver = FixedPoint<CpuQueue, T>;
   const Tiling tiling = tiling_for(threads, method, stop, z0.rows);
@@ -199,7 +230,11 @@ template <class T>
 Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& stop, Rows<const T> z,
                                Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
                                const Report& report, Interrupt* interrupt) const {
-  check(z, injection);
+  check("z", z, injection);
+  require_shape<T>("g", g, z.rows, width_);
+  require_shape<T>("u0", u0, z.rows, width_);
+  require_shape<T>("result", result, z.rows, width_);
+  require_apart<T>("result", result, {z, injection, g, u0});
   const auto held = weights();
   using Solver = Adjoint<CpuQueue, T>;
   const PackedMatrix<T>& backward = held->transposed();
@@ -236,6 +271,7 @@ Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& st
 
 template <class T>
 Tiling Dense<T>::tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
+  require(threads >= 1, "threads: ", threads, " given; expected at least 1");
   const std::int64_t sample = 64;  // rows over which the scratch per row is taken
   const std::size_t bytes = FixedPoint<CpuQueue, T>::scratch_bytes(sample, width_, method, stop) / sample;
   return tile_rows(rows, static_cast<std::int64_t>(bytes), 2 * width_ * width_, threads);

@@ -55,7 +55,7 @@ class Dense {
   struct Weights;
 
   std::shared_ptr<const Weights> weights() const;
-  void check(Rows<const T> z, Rows<const T> injection) const;
+  void check(const char* argument, Rows<const T> z, Rows<const T> injection) const;
   Tiling tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
   template <class Solver>
   std::size_t tile_bytes(std::int64_t rows, const Method& method, const Stop& stop) const;

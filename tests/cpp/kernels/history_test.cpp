@@ -68,21 +68,22 @@ TYPED_TEST(HistoryKernels, ClearHistoryForgetsEveryRow) {
   EXPECT_EQ(history.slot, (std::vector<std::int32_t>(4, 0)));
 }
 
-TYPED_TEST(HistoryKernels, GuardHistoryClearsRowsThatGrew) {
+TYPED_TEST(HistoryKernels, GuardHistoryClearsRowsThatGrewOrRepeatedTheirPoint) {
   using T = typename TypeParam::T;
   auto queue = TypeParam::make();
-  HistoryBuffer<T> history(7, 3, 5, 0);
-  StateBuffer states(7);
-  //                grew  at the limit  better  ended  no window  nothing yet  not asked
-  states.g_norm = {2.01, 2.0, 0.5, 9, 9, 9, 9};
-  states.report.residual.assign(7, 1);
+  HistoryBuffer<T> history(8, 3, 5, 0);
+  StateBuffer states(8);
+  //                grew  at the limit  better  ended  no window  nothing yet  not asked  repeated its point
+  states.g_norm = {2.01, 2.0, 0.5, 9, 9, 9, 9, 1};
+  states.report.residual.assign(8, 1);
   states.report.status[3] = Status::converged;
-  history.depth = {2, 2, 2, 2, 0, -1, 2};
+  states.frozen[3] = states.frozen[4] = states.frozen[7] = 1;
+  history.depth = {2, 2, 2, 2, 0, -1, 2, 2};
   ActiveBuffer active;
-  active.ids = {0, 1, 2, 3, 4, 5};
+  active.ids = {0, 1, 2, 3, 4, 5, 7};
   run(queue, GuardHistory<T>{.rows = active.view(), .growth = 2, .states = states.view(), .history = history.view()});
-  EXPECT_EQ(history.depth, (std::vector<std::int32_t>{-1, 2, 2, 2, 0, -1, 2}));
-  EXPECT_EQ(states.report.rejected, (std::vector<std::int32_t>{1, 0, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(history.depth, (std::vector<std::int32_t>{-1, 2, 2, 2, 0, -1, 2, -1}));
+  EXPECT_EQ(states.report.rejected, (std::vector<std::int32_t>{1, 0, 0, 0, 0, 0, 0, 1}));
 
   history.depth[0] = 2;
   run(queue, GuardHistory<T>{.rows = active.view(),

@@ -117,11 +117,12 @@ TYPED_TEST(VectorKernels, MeasureRowsIsNotFiniteForNanAndInfinityAnywhere) {
         }
 }
 
-// The squares of the largest and smallest floats are no concern in double.
-TYPED_TEST(VectorKernels, MeasureRowsSpansTheRangeOfFloat) {
+// Beyond the square roots of the range of double, too.
+TYPED_TEST(VectorKernels, MeasureRowsSpansTheRangeOfTheType) {
   using T = typename TypeParam::T;
   auto queue = TypeParam::make();
-  for (const double size : {1e-44, 1e-38, 1e-20, 1e20, 3e38})
+  for (const double size : {5e-324, 1e-308, 1e-200, 1e-150, 1e-44, 1e-38, 1e-20, 1e20, 1e38, 1e150, 1e200, 1e307}) {
+    if (!std::isfinite(static_cast<T>(size)) || static_cast<T>(size) == 0) continue;
     for (Norm norm : {Norm::two, Norm::inf}) {
       Block<T> x(1, 9, 0, static_cast<T>(size));
       double measured = 0;
@@ -129,6 +130,7 @@ TYPED_TEST(VectorKernels, MeasureRowsSpansTheRangeOfFloat) {
       const double exact = (norm == Norm::two ? 3.0 : 1.0) * static_cast<double>(static_cast<T>(size));
       EXPECT_NEAR(measured, exact, 1e-14 * exact);
     }
+  }
 }
 
 TYPED_TEST(VectorKernels, NoRowsTouchNothing) {
