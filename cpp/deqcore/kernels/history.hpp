@@ -37,8 +37,8 @@ struct ClearHistory {
 };
 DEQCORE_KERNEL(ClearHistory);
 
-// A running row whose residual exceeds `growth` times its best so far, or whose point did not change, forgets its window:
-// its next step is a plain one. The rejection is counted.
+// A running row whose residual exceeds `growth` times its best so far, or whose point did not change, forgets its
+// window: its next step is a plain one. The rejection is counted.
 template <class T>
 struct GuardHistory {
   ActiveRows rows;

@@ -59,8 +59,8 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
 
 constexpr int max_history = 32;
 
-// (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to unit
-// diagonal: the columns behind A may differ in size by many orders. False, with x untouched, if the matrix is not
+// (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to
+// unit diagonal: the columns behind A may differ in size by many orders. False, with x untouched, if the matrix is not
 // positive definite to working precision or anything is not finite.
 constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, const double* b, double* x) {
   double factor[max_history * (max_history + 1) / 2];  // lower triangle; the diagonal holds reciprocals
