@@ -81,6 +81,15 @@ template <class T, class V>
   return x < 0 ? e * s : s;
 }
 
+// x where sigmoid changes with x; beyond, the bound of that range: x times a sigmoid that has stopped falling would
+// grow.
+template <class T, class V>
+[[gnu::always_inline]] inline V bounded(const V& x) {
+  constexpr T bound = std::is_same_v<T, float> ? T(90) : T(710);
+  const V below = x > bound ? (V{} + bound) : x;
+  return below < -bound ? (V{} - bound) : below;
+}
+
 template <class T>
 T normal_cdf(T x) {
   return T(0.5) * std::erfc(-x * T(std::numbers::sqrt2_v<T> / 2));
@@ -150,7 +159,8 @@ void activate(Activation activation, std::int64_t n, const T* c, T* x) {
     case Activation::sigmoid:
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return sigmoid<T>(v); });
     case Activation::silu:
-      return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return v * sigmoid<T>(v); });
+      return vector_loop(
+          n, c, x, [](auto v) __attribute__((always_inline)) { return (v < 0 ? bounded<T>(v) : v) * sigmoid<T>(v); });
     case Activation::softplus:
       return scalar_loop(n, c, x, [](T v) { return std::max(v, T(0)) + std::log1p(std::exp(-std::abs(v))); });
     case Activation::gelu: return scalar_loop(n, c, x, [](T v) { return v * normal_cdf(v); });
@@ -175,7 +185,7 @@ void differentiate(Activation activation, std::int64_t n, const T* c, T* x) {
     case Activation::silu:
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) {
         const auto s = sigmoid<T>(v);
-        return s * (T(1) + v * sigmoid<T>(decltype(v)(-v)));
+        return s * (T(1) + bounded<T>(v) * sigmoid<T>(decltype(v)(-v)));
       });
     case Activation::softplus:
       return vector_loop(n, c, x, [](auto v) __attribute__((always_inline)) { return sigmoid<T>(v); });

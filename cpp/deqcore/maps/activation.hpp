@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Elementwise activations a(x) and their derivatives a'(x), over a run of elements. Each element's result depends on
-// that element alone, whatever its place in the run. Relative error: a few units in the last place.
+// that element alone, whatever its place in the run.
+//
+// Relative error at most 4 eps, with these exceptions: gelu and its slope 4 (1 + x^2) eps; the slopes of gelu and silu,
+// which change sign, against the larger of their two terms; and where exp leaves the range of normal numbers, results
+// that would be smaller end at a tiny number instead. NaN stays NaN.
 #pragma once
 
 #include <cstdint>
