@@ -25,7 +25,7 @@ Counts without_lock(const Run& run) {
   Counts counts;
   bool raised = false;
   const auto check = [&raised, heard = on_main_thread()] {
-    if (!heard) return false;
+    if (!heard || raised) return raised;  // asked again, the interpreter would say that nothing is pending
     const nb::gil_scoped_acquire locked;
     return raised = PyErr_CheckSignals() != 0;
   };

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -48,7 +49,8 @@ def adjoint(
 
     With z = f(z, theta) and g = dL/dz, the gradient of the loss is dL/dtheta = (df/dtheta)' u: implicit
     differentiation (Bai, Kolter and Koltun 2019). A row has converged when \\|J' u + g - u\\| <= atol + rtol \\|g\\|.
-    The gradient is only as good as z: solve forward at least as tightly.
+    The gradient is only as good as z: solve forward at least as tightly. A row with g = 0 is held against
+    max(\\|u0\\|, \\|J' u0\\|) instead, and ends at once from u0 = 0.
 
     Args:
         map_or_vjp: ``vjp(z, v, *args, *row_args)`` returning J(z)' v, of the shape and dtype of v; or a native map.
@@ -107,7 +109,9 @@ def adjoint(
     row_data = check_row_args(row_args, state)
     solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
     solver.start(state.block, right.block, start.block, setup.result, setup.report.native)
-    vjp: Callable[..., Any] = map_or_vjp._product_of if isinstance(map_or_vjp, Dense) else map_or_vjp
+    vjp: Callable[..., Any] = map_or_vjp
+    if isinstance(map_or_vjp, Dense):
+        vjp = partial(map_or_vjp._product_of, threads=setup.threads)
 
     def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
         points = state.door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -129,7 +130,7 @@ def fixed_point(
     row_data = check_row_args(row_args, state)
     solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
     solver.start(state.block, setup.result, setup.report.native, scales)
-    call: Callable[..., Any] = f._value_of if isinstance(f, Dense) else f
+    call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
 
     def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
         own = gathered(row_data, count, rows, state)

@@ -205,18 +205,18 @@ class Dense:
         self._native.parameter_gradients(state.block, c, cotangent, dW, dc, threads_named(threads))
         return dW, dc.reshape(injection.shape)
 
-    def _value_of(self, z: np.ndarray, injection: np.ndarray) -> np.ndarray:
+    def _value_of(self, z: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
         """A dialogue's answer: inputs that the solver has checked, and iterates that may have overflowed."""
         value = np.empty_like(z)
         blocks = (array.reshape(-1, self.width) for array in (z, injection, value))
-        self._native.value(*blocks, threads_named(None))
+        self._native.value(*blocks, threads)
         return value
 
-    def _product_of(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray) -> np.ndarray:
+    def _product_of(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
         """The same for a product with J'."""
         product = np.empty_like(v)
         blocks = (array.reshape(-1, self.width) for array in (z, injection, v, product))
-        self._native.vjp(*blocks, threads_named(None))
+        self._native.vjp(*blocks, threads)
         return product
 
     def _solve(self, setup: Setup, injection: np.ndarray, scales: np.ndarray | None) -> tuple[Any, int]:

@@ -10,6 +10,7 @@
 #include <exception>
 #include <mutex>
 #include <semaphore>
+#include <system_error>
 #include <thread>
 
 #include "deqcore/base/error.hpp"
@@ -72,7 +73,8 @@ class Pool {
   void run(Job& job, Interrupt* interrupt) {
     std::unique_lock alone(one_job_, std::try_to_lock);
     if (!alone) return job.work();  // another caller holds the workers
-    while (workers_ < job.threads - 1) start_worker();
+    while (workers_ < job.threads - 1 && start_worker()) {
+    }
     job_ = &job;
     gate_.store(0, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);
@@ -86,9 +88,15 @@ class Pool {
  private:
   static constexpr std::uint32_t closed = 1u << 31;
 
-  void start_worker() {
-    std::thread([this, id = workers_] { serve(id); }).detach();
+  // False where the system gives no more threads: the job goes on with those there are.
+  bool start_worker() {
+    try {
+      std::thread([this, id = workers_] { serve(id); }).detach();
+    } catch (const std::system_error&) {
+      return false;
+    }
     ++workers_;
+    return true;
   }
 
   void serve(int id) {

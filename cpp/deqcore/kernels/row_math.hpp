@@ -45,6 +45,7 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
   const double image = e.f < 10 * scale ? e.f : 10 * scale;
   const double tolerance = limits.atol + limits.rtol * (limits.relative == Relative::to_image ? image : scale);
   const double threshold = tolerance > limits.floor * scale ? tolerance : limits.floor * scale;
+  if (!finite(threshold)) return {Status::not_finite, scale, std::numeric_limits<double>::infinity(), false};
   const double ratio = e.g == 0 ? 0.0 : e.g / threshold;  // threshold 0: infinity
   const bool new_best = ratio < e.best || e.steps == 1;
   const auto verdict = [&](Status status) { return Verdict{status, scale, ratio, new_best}; };
