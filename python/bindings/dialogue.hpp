@@ -34,6 +34,7 @@ class Dialogue {
 
   // -> Reply
   int advance(nb::handle answer) {
+    require(static_cast<bool>(question_), "advance: no question is open");
     nb::ndarray<const T, nb::c_contig, nb::device::cpu> array;
     if (shape_.size() > 1) shape_[0] = question_.count;
     if (!usable<T>(answer, ndarray_type_, shape_, scratch_.data(), scratch_.nbytes(), array)) return refused;
@@ -63,7 +64,10 @@ class Dialogue {
 
   const Counts& counts() const { return solver_->counts(); }
   std::pair<std::int64_t, double> progress() const { return {solver_->progress().running, solver_->progress().worst}; }
-  void cancel() { solver_->cancel(); }
+  void cancel() {
+    solver_->cancel();
+    question_ = {};
+  }
 
  private:
   static constexpr std::size_t long_step = 32 * 1024;  // elements: tens of microseconds, worth handing the lock over

@@ -13,7 +13,7 @@ import numpy as np
 from . import _core
 from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
 from ._methods import Method
-from ._options import check_callback, refuse_unknown
+from ._options import check_callback, flag, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -48,7 +48,8 @@ def adjoint(
     """Solve u = J(z)' u + g, that is (I - J(z))' u = g, one system per row, with per-row statuses.
 
     With z = f(z, theta) and g = dL/dz, the gradient of the loss is dL/dtheta = (df/dtheta)' u: implicit
-    differentiation (Bai, Kolter and Koltun 2019). A row has converged when \\|J' u + g - u\\| <= atol + rtol \\|g\\|.
+    differentiation (Bai, Kolter and Koltun 2019). A row has converged when \\|J' u + g - u\\| <= atol + rtol \\|g\\|,
+    or <= 4 eps \\|g\\|.
     The gradient is only as good as z: solve forward at least as tightly. A row with g = 0 is held against
     max(\\|u0\\|, \\|J' u0\\|) instead, and ends at once from u0 = 0.
 
@@ -85,6 +86,7 @@ def adjoint(
     start = right if u0 is None else check_state(u0, "u0", like=state)
     check_args(args, row_args)
     check_callback(callback)
+    pass_rows = flag(pass_rows, "pass_rows")
     setup = Setup(
         "adjoint",
         state,

@@ -14,7 +14,7 @@ import numpy as np
 from . import _core
 from ._arrays import describe, door_for
 from ._methods import resolve_method
-from ._options import check_on_failure, retire_named, stop_rule, threads_named
+from ._options import check_on_failure, flag, retire_named, stop_rule, threads_named
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
 
@@ -93,7 +93,10 @@ def check_scale(scale: Any, rows: int) -> np.ndarray | None:
     """None, one number, or one per row."""
     if scale is None:
         return None
-    given = np.asarray(scale)
+    try:
+        given = np.asarray(scale)
+    except ValueError:  # rows of different lengths
+        given = np.empty(0, object)
     wrong = TypeError if given.dtype.kind not in "fiu" else ValueError if given.shape not in ((), (rows,)) else None
     if wrong:
         raise wrong(f"scale: {describe(scale)} given; expected a number, or an array of shape ({rows},)")
@@ -113,7 +116,13 @@ class Report:
         self.scale = np.empty(rows)
         self.rejected = np.empty(rows, np.int32)
         self.singular = np.empty(rows, np.int32)
-        self.trace = np.empty((trace_steps, rows)) if trace_steps else None
+        try:
+            self.trace = np.empty((trace_steps, rows)) if trace_steps else None
+        except (MemoryError, ValueError):
+            raise MemoryError(
+                f"trace: {trace_steps} steps (max_steps) of {rows} rows need {8 * trace_steps * rows} bytes; lower "
+                f"max_steps, or use a callback"
+            ) from None
         self.native = _core.Report(
             self.status, self.steps, self.residual, self.scale, self.rejected, self.singular, self.trace
         )
@@ -158,7 +167,7 @@ class Setup:
         )
         self.rtol: float = _RESOLVED_RTOL[state.dtype](self.stop)
         self.threads = threads_named(threads)
-        self.report = Report(state.rows, self.stop.max_steps if trace else 0)
+        self.report = Report(state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
         self.value = state.door.empty(state.shape, state.dtype)
         self.result = self.value.reshape(state.block.shape)
 
@@ -215,6 +224,7 @@ def converse(
         count, at = solver.count, solver.question_offset
         shape = state.question_shape(count)
         rows = door.view(scratch, solver.rows_offset, (count,), np.int32).copy()
+        rows.flags.writeable = False
         question, other = (door.view(scratch, place, shape, dtype) for place in (at, both_blocks - at))
         return bind(count, rows), question, other
 

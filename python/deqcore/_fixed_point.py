@@ -13,7 +13,7 @@ import numpy as np
 from . import _core
 from ._dialogue import Setup, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._methods import Method, resolve_method
-from ._options import check_callback, integer, refuse_unknown
+from ._options import check_callback, flag, integer, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -52,6 +52,9 @@ def fixed_point(
     max(\\|z0\\|, \\|f(z0)\\|) or ``scale``. The answer is the point whose residual was measured, never one beyond it. A
     row's result does not depend on the other rows, on ``look_every``, on ``retire`` or on ``threads``, to the last bit,
     as far as the map's own rows do not.
+
+    What a relative tolerance cannot see: a map without a fixed point whose step is small against its point passes,
+    such as z + 1 from z0 = 1e6 at rtol 1e-5. Where that matters, give ``scale``, what steps are to be compared with.
 
     Args:
         f: the map, called ``f(z, *args, *row_args)`` with z of shape ``(active, ...)``, a read-only view that is valid
@@ -105,6 +108,7 @@ def fixed_point(
     state = check_state(z0, "z0")
     check_args(args, row_args)
     check_callback(callback)
+    pass_rows = flag(pass_rows, "pass_rows")
     scales = check_scale(scale, state.rows)
     setup = Setup(
         "fixed_point",
@@ -167,9 +171,12 @@ def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Met
         >>> deqcore.scratch_bytes(64, 512, "float32", method="picard") // (64 * 512 * 4)
         2
     """
-    resolved = np.dtype(dtype)
+    try:
+        resolved = np.dtype(dtype)
+    except TypeError:
+        resolved = None
     if resolved not in _SOLVERS:
-        raise TypeError(f"dtype: {resolved} given; expected float32 or float64")
+        raise TypeError(f"dtype: {dtype!r} given; expected float32 or float64")
     _, options = resolve_method(method)
     size = _SOLVERS[resolved].scratch_bytes(integer(rows, "rows"), integer(width, "width"), options, _core.Stop())
     return int(size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, NoReturn
 
 from . import _core
@@ -127,7 +128,6 @@ class Anderson(Method):
 
 _BY_NAME: dict[str, type[Picard] | type[Anderson]] = {"picard": Picard, "anderson": Anderson}
 _DEFAULT = Anderson()
-_RESOLVED: dict[Method, Any] = {}
 
 
 def resolve_method(method: Any) -> tuple[str, Any]:
@@ -142,7 +142,9 @@ def resolve_method(method: Any) -> tuple[str, Any]:
             raise ValueError(f"method: {method!r} given; expected one of {known}, or a method object") from None
     elif not isinstance(method, Method):
         raise TypeError(f"method: {method!r} given; expected a method such as deqcore.Anderson(), its name, or None")
-    native = _RESOLVED.get(method)
-    if native is None:
-        native = _RESOLVED.setdefault(method, method._native())
-    return method.name, native
+    return method.name, _native_of(method)
+
+
+@lru_cache(maxsize=64)
+def _native_of(method: Method) -> Any:
+    return method._native()

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, NoReturn
 
+import numpy as np
+
 from . import _core
 
 # What the same thing is called elsewhere (torchdeq, jaxopt, optimistix, SciPy, deq), so that an old name finds the new.
@@ -30,7 +32,6 @@ _ELSEWHERE = {
     "f_solver": "method",
     "b_solver": "method",
     "throw": "on_failure",
-    "x0": "z0",
     "m": "history",
     "M": "history",
     "history_size": "history",
@@ -70,7 +71,17 @@ def real(value: Any, what: str) -> float:
         return value
     if type(value) is bool or not isinstance(value, Real):
         raise TypeError(f"{what}: {value!r} given; expected a real number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{what}: a number beyond the range of float64 given") from None
+
+
+def flag(value: Any, what: str) -> bool:
+    """True or False; a TypeError names the option otherwise."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{what}: {value!r} given; expected True or False")
 
 
 def integer(value: Any, what: str) -> int:
@@ -101,7 +112,7 @@ def retire_named(retire: Any, by_default: bool) -> tuple[str, Any]:
         retire = by_default
     if isinstance(retire, str) and retire == "halve":
         return "halve", _core.Retire.halve
-    if isinstance(retire, bool):
+    if isinstance(retire, (bool, np.bool_)):
         return ("on", _core.Retire.on) if retire else ("off", _core.Retire.off)
     raise ValueError(f"retire: {retire!r} given; expected None, True, False or 'halve'")
 
@@ -135,7 +146,7 @@ def set_num_threads(threads: int) -> None:
         >>> deqcore.set_num_threads(before)
     """
     count = integer(threads, "threads")
-    if not 0 <= count < 2**31:
+    if not 0 <= count <= 1024:
         raise ValueError(f"threads: {count} given; expected 1 to 1024, or 0 for the default")
     _core.set_num_threads(count)
 

@@ -38,7 +38,8 @@ class Status(IntEnum):
 #: What to try, per status.
 _ADVICE = {
     Status.out_of_steps: "raise max_steps, loosen rtol, or try method='anderson' with a longer history",
-    Status.stalled: "the tolerance is below the rounding noise of the map: loosen rtol or use float64",
+    Status.stalled: "the tolerance is below the rounding noise of the map (loosen rtol or use float64), or the "
+    "steps are too small to change the point (raise beta)",
     Status.diverged: "the map may have no fixed point near z0: try beta < 1, another z0, or check the map's norm",
     Status.not_finite: "the map answered NaN or infinity: check its inputs and its domain, or try beta < 1",
     Status.map_failed: "the map reported a failure itself",
@@ -117,7 +118,8 @@ class Solution:
         rows_asked: rows over all those calls: the work of the map.
         tolerances: see :class:`Tolerances`.
         retire: ``"on"``, ``"halve"``, or ``"off"``: whether rows that ended were still asked about.
-        copies: answers of the map that had to be copied once because they were not contiguous.
+        copies: answers of the map that were copied before use: not contiguous, a subclass of the array, or the
+            question itself.
         scratch_bytes: memory the solve held beside its result.
         trace: float64 ``(most steps of any row, rows)`` if asked for: every residual; NaN after a row ended.
 
@@ -220,8 +222,8 @@ class Solution:
         given_up = int(self.rejected.sum() + self.singular.sum())
         if given_up:
             lines.append(
-                f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew, "
-                f"{int(self.singular.sum())} because the small system could not be solved."
+                f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
+                f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."
             )
         lines += [f"{Status(c).name}: {_ADVICE[Status(c)]}." for c in np.unique(self.status) if Status(c) in _ADVICE]
         return "\n".join(lines)

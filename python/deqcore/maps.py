@@ -61,6 +61,10 @@ class Dense:
         self._activation = activation
         self._native = _CLASSES[block.dtype](block, activation)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse: the solvers run a dense map in C++ and would never call what a subclass overrides."""
+        raise TypeError("Dense: cannot be subclassed; write a callable that uses a Dense instead")
+
     @staticmethod
     def _weights(W: Any) -> np.ndarray:
         door_for(W, "W")
@@ -250,7 +254,8 @@ class Dense:
         if args or pass_rows:
             raise TypeError("args, pass_rows: a native map takes neither; give the injection as row_args=(injection,)")
         if not isinstance(row_args, tuple) or len(row_args) != 1:
-            raise TypeError(f"row_args: {describe(row_args)} given; expected (injection,) for a dense map")
+            given = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
+            raise TypeError(f"row_args: {given} given; expected (injection,) for a dense map")
         if state.dtype != self.dtype:
             raise TypeError(f"{what}: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
         if state.width != self.width:

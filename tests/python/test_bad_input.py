@@ -304,8 +304,43 @@ def methods() -> list[Case]:
         Case("scratch_bytes of 0 rows", lambda: deqcore.scratch_bytes(0, 4), ValueError, r"^rows: 0 given; expected"),
         Case("scratch_bytes of width 0", lambda: deqcore.scratch_bytes(4, 0), ValueError, r"^width: 0 given; expected"),
         Case("scratch_bytes of 2.5 rows", lambda: deqcore.scratch_bytes(2.5, 4), TypeError, r"^rows: 2\.5 given"),
-        Case("scratch_bytes of int32", lambda: deqcore.scratch_bytes(4, 4, "int32"), TypeError, r"^dtype: int32 given"),
-        Case("scratch_bytes of nonsense", lambda: deqcore.scratch_bytes(4, 4, "foo"), TypeError, r"foo"),
+        Case(
+            "scratch_bytes of int32",
+            lambda: deqcore.scratch_bytes(4, 4, "int32"),
+            TypeError,
+            r"^dtype: 'int32' given; expected float32 or float64",
+        ),
+        Case(
+            "scratch_bytes of nonsense",
+            lambda: deqcore.scratch_bytes(4, 4, "foo"),
+            TypeError,
+            r"^dtype: 'foo' given; expected float32 or float64",
+        ),
+        Case(
+            "scratch_bytes beyond memory",
+            lambda: deqcore.scratch_bytes(2**31 - 1, 2**40),
+            ValueError,
+            r"^memory: more bytes needed than can be counted",
+        ),
+        Case(
+            "scratch_bytes of an absurd width",
+            lambda: deqcore.scratch_bytes(1, 2**60),
+            ValueError,
+            r"^width: 1152921504606846976 given; expected 1 to",
+        ),
+        Case("set_num_threads 1025", lambda: deqcore.set_num_threads(1025), ValueError, r"^threads: 1025 .* to 1024"),
+        Case("rtol beyond float64", lambda: solve(rtol=10**400), ValueError, r"^rtol: a number beyond the range"),
+        Case("trace 'yes'", lambda: solve(trace="yes"), TypeError, r"^trace: 'yes' given; expected True or False"),
+        Case(
+            "trace beyond memory",
+            lambda: solve(trace=True, max_steps=2**31 - 1, z0=np.zeros((10**6, 1))),
+            MemoryError,
+            r"^trace: 2147483647 steps \(max_steps\) of 1000000 rows need",
+        ),
+        Case("pass_rows 1", lambda: solve(pass_rows=1), TypeError, r"^pass_rows: 1 given; expected True or False"),
+        Case("pass_rows of adjoint", lambda: back(pass_rows="no"), TypeError, r"^pass_rows: 'no' given; expected True"),
+        Case("ragged scale", lambda: solve(scale=[[1], [1, 2], [3]]), TypeError, r"^scale: list given; expected a num"),
+        Case("a subclass of Dense", lambda: type("Mine", (Dense,), {}), TypeError, r"^Dense: cannot be subclassed"),
     ]
 
 

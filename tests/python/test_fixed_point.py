@@ -695,6 +695,8 @@ class TestTheQuestion:
             assert type(z) is np.ndarray
             with pytest.raises(ValueError, match="read-only"):
                 z += 1
+            with pytest.raises(ValueError, match="cannot set"):
+                z.flags.writeable = True
             return z * dtype(0.5)
 
         assert deqcore.fixed_point(f, np.ones((3, 4), dtype)).success

@@ -55,6 +55,13 @@ def test_no_row_converges_without_a_fixed_point_at_the_default_tolerance(method,
         assert (caught.value.solution.status < 0).all()
 
 
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_drift_far_from_its_start_needs_a_scale(method, dtype, rng):
+    z0 = np.full((ROWS, WIDTH), 1e3, dtype)
+    solution = deqcore.fixed_point(wavy(rng, dtype), z0, scale=1.0, method=method, max_steps=400, on_failure="return")
+    assert (solution.status < 0).all()
+
+
 def test_an_iterate_that_runs_away_is_called_diverged(dtype, rng):
     z0 = rng.standard_normal((4, 9)).astype(dtype)
     solution = deqcore.fixed_point(lambda z: 3 * z, z0, method="picard", max_steps=100, on_failure="return")

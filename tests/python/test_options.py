@@ -151,3 +151,23 @@ class TestMethods:
         native = method._native()
         assert (native.history, native.beta, native.ridge, native.growth) == (history, beta, ridge, growth)
         deqcore.fixed_point(np.cos, np.zeros((1, 3)), method=method, max_steps=4, on_failure="return")
+
+
+def test_numpy_booleans_are_booleans(rng):
+    z0, x = rng.standard_normal((2, 3, 4))
+    for yes, no in ((True, False), (np.True_, np.False_)):
+        solution = deqcore.fixed_point(
+            lambda z, x, rows: 0.5 * z + x, z0, row_args=(x,), pass_rows=yes, retire=no, trace=yes
+        )
+        assert solution.retire == "off"
+        assert solution.trace is not None
+
+
+def test_a_dialogue_without_a_question_refuses_answers():
+    shape = (2, 3)
+    scratch = np.zeros(2**16 + 64, np.uint8)
+    start = -scratch.ctypes.data % 64
+    options = _core.Picard(), _core.Stop()
+    solver = _core.FixedPoint64(*shape, list(shape), *options, 1, scratch[start : start + 2**16])
+    with pytest.raises(ValueError, match="advance: no question is open"):
+        solver.advance(np.zeros(shape))

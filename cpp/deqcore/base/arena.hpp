@@ -27,10 +27,15 @@ class Arena {
 
   std::size_t used() const { return used_; }
 
-  template <class T>
-  T* take(std::int64_t count) {
+  // Room for the product of the counts.
+  template <class T, class... Counts>
+  T* take(Counts... counts) {
     const std::size_t start = used_;
-    used_ += (static_cast<std::size_t>(count) * sizeof(T) + alignment - 1) / alignment * alignment;
+    std::size_t bytes = sizeof(T);
+    bool fits = (!__builtin_mul_overflow(bytes, static_cast<std::size_t>(counts), &bytes) && ...);
+    fits = fits && !__builtin_add_overflow(bytes, alignment - 1, &bytes) &&
+           !__builtin_add_overflow(used_, bytes / alignment * alignment, &used_);
+    require(fits, "memory: more bytes needed than can be counted");
     if (counting()) return nullptr;
     require(used_ <= capacity_, "memory: ", capacity_, " bytes given, more than ", used_ - 1, " needed");
     return reinterpret_cast<T*>(memory_ + start);
@@ -38,7 +43,7 @@ class Arena {
 
   template <class T>
   Rows<T> take_rows(std::int64_t rows, std::int64_t width) {
-    return dense_rows(take<T>(rows * width), rows, width);
+    return dense_rows(take<T>(rows, width), rows, width);
   }
 
  private:

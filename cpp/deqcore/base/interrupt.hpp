@@ -24,7 +24,7 @@ class Interrupt {
   bool requested() const { return requested_.load(std::memory_order_relaxed); }
 
   void poll() {
-    if (std::this_thread::get_id() != owner_) return;
+    if (std::this_thread::get_id() != owner_ || requested()) return;
     const auto now = std::chrono::steady_clock::now();
     if (now - last_ < interval) return;
     last_ = now;

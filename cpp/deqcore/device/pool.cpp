@@ -71,8 +71,15 @@ class Pool {
   }
 
   void run(Job& job, Interrupt* interrupt) {
-    std::unique_lock alone(one_job_, std::try_to_lock);
-    if (!alone) return job.work();  // another caller holds the workers
+    if (!one_job_.try_acquire()) return job.work();  // another caller holds the workers, or this one, further up
+    run_alone(job, interrupt);
+    one_job_.release();
+  }
+
+ private:
+  static constexpr std::uint32_t closed = 1u << 31;
+
+  void run_alone(Job& job, Interrupt* interrupt) {
     while (workers_ < job.threads - 1 && start_worker()) {
     }
     job_ = &job;
@@ -84,9 +91,6 @@ class Pool {
     while (!left_.try_acquire_for(Interrupt::interval))
       if (interrupt) interrupt->poll();
   }
-
- private:
-  static constexpr std::uint32_t closed = 1u << 31;
 
   // False where the system gives no more threads: the job goes on with those there are.
   bool start_worker() {
@@ -128,7 +132,7 @@ class Pool {
 
   static inline Pool* instance_ = nullptr;
 
-  std::mutex one_job_;
+  std::binary_semaphore one_job_{1};
   Job* job_ = nullptr;
   int workers_ = 0;
   std::atomic<int> generation_{0};

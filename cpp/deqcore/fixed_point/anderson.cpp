@@ -35,8 +35,8 @@ class AndersonRule final : public MethodRule<Queue, T> {
     require(options.growth > 1, "growth: ", options.growth, " given; expected a number above 1, or infinity");
     constexpr std::int64_t line = Arena::alignment / sizeof(T);
     const std::int64_t pitch = (width + line - 1) / line * line;
-    history_ = {.dF = scratch.take<T>(rows * m * pitch),
-                .dG = scratch.take<T>(rows * m * pitch),
+    history_ = {.dF = scratch.take<T>(rows, m, pitch),
+                .dG = scratch.take<T>(rows, m, pitch),
                 .m = m,
                 .width = width,
                 .pitch = pitch,
@@ -44,9 +44,9 @@ class AndersonRule final : public MethodRule<Queue, T> {
                 .g_last = scratch.take_rows<T>(rows, width),
                 .depth = scratch.take<std::int32_t>(rows),
                 .slot = scratch.take<std::int32_t>(rows),
-                .gram = scratch.take<double>(rows * m * m),
-                .rhs = scratch.take<double>(rows * m),
-                .gamma = scratch.take<double>(rows * m)};
+                .gram = scratch.take<double>(rows, m, m),
+                .rhs = scratch.take<double>(rows, m),
+                .gamma = scratch.take<double>(rows, m)};
   }
 
   void start(Queue& queue) override { run(queue, ClearHistory<T>{.rows = rows_, .history = history_}); }

@@ -14,6 +14,7 @@
 namespace deqcore {
 namespace {
 
+constexpr std::int64_t most_width = std::int64_t{1} << 48;
 constexpr double shrunk_enough = 0.9;  // of the block: below this share of running rows it is worth a new shape
 
 template <class... Functions>
@@ -29,7 +30,7 @@ struct FixedPoint<Queue, T>::State {
       : queue(queue_), rows(rows_), width(width_), stop(stop_), limits(resolve<T>(stop_)) {
     require(rows >= 1 && rows <= std::numeric_limits<std::int32_t>::max(), "rows: ", rows,
             " given; expected 1 to 2147483647");
-    require(width >= 1, "width: ", width, " given; expected at least 1");
+    require(width >= 1 && width <= most_width, "width: ", width, " given; expected 1 to ", most_width);
     blocks[0] = scratch.take_rows<T>(rows, width);
     blocks[1] = scratch.take_rows<T>(rows, width);
     ids[0] = scratch.take<std::int32_t>(rows);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,8 @@ def scratch(size: int) -> np.ndarray:
 
 
 def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """A read-only array over a piece of scratch."""
-    made = np.ndarray(shape, dtype, memory, offset)
-    made.flags.writeable = False
-    return made
+    """A read-only array over a piece of scratch, which stays read-only whatever its holder does."""
+    return np.frombuffer(memory.data.toreadonly(), dtype, math.prod(shape), offset).reshape(shape)
 
 
 def check_floats(array: np.ndarray, what: str, dtype: Any = None) -> None:

@@ -172,6 +172,11 @@ TEST(Interrupt, AsksItsOwnerAtMostEveryInterval) {
   std::this_thread::sleep_for(Interrupt::interval + std::chrono::milliseconds(10));
   interrupt.poll();
   EXPECT_TRUE(interrupt.requested());
+  answer = false;
+  std::this_thread::sleep_for(Interrupt::interval + std::chrono::milliseconds(10));
+  interrupt.poll();
+  EXPECT_TRUE(interrupt.requested()) << "what was heard once stands";
+  EXPECT_EQ(asked, 2) << "and is not asked for again";
 }
 
 TEST(Interrupt, CanBeRequestedFromAnyThread) {

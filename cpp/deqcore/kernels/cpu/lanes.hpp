@@ -84,7 +84,7 @@ template <int Lanes, class Value>
   if (squares > smallest_square_sum && squares < largest_square_sum) [[likely]]
     return std::sqrt(squares);
   const double unit = largest<Lanes>(n, value);
-  if (unit == 0 || !(unit - unit == 0)) return unit;
+  if (unit == 0 || !std::isfinite(unit)) return unit;
   return unit * std::sqrt(sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
            const auto v = value.template operator()<L>(i) / unit;
            return v * v;
