@@ -72,7 +72,7 @@ struct Case {
   using Solver = typename Kind::template Solver<Queue, T>;
   static constexpr int threads = Entry::threads;
 
-  static Queue make_queue(int threads) { return Queue(threads); }
+  static Queue make_queue(int workers) { return Queue(workers); }
   static std::string name() { return Entry::name(); }
 };
 

@@ -314,10 +314,8 @@ class Dialogue : public ::testing::Test {
       Kind::template make<Queue, T>(queue, rows, width, method_, {}, arena);
       EXPECT_EQ(arena.used(), bytes);
       Arena smaller(memory.data(), bytes - 1);
-      const auto make = [&, rows = rows, width = width] {
-        Kind::template make<Queue, T>(queue, rows, width, method_, {}, smaller);
-      };
-      EXPECT_TRUE(refuses("memory", make));
+      const auto make_in_less = [&] { Kind::template make<Queue, T>(queue, rows, width, method_, {}, smaller); };
+      EXPECT_TRUE(refuses("memory", make_in_less));
     }
   }
 
@@ -516,7 +514,7 @@ void register_dialogue() {
     for (const auto& [name, check] : Dialogue<Case>::checks())
       ::testing::RegisterTest(
           (Case::Kind::name() + "/" + method.name + Case::name()).c_str(), name, nullptr, nullptr, __FILE__, __LINE__,
-          [check = check, method = method.method]() -> ::testing::Test* { return new Dialogue<Case>(check, method); });
+          [check, &method]() -> ::testing::Test* { return new Dialogue<Case>(check, method.method); });
 }
 
 template <class Kind, class... Entries>
