@@ -14,11 +14,11 @@ struct Rows {
   std::int64_t width = 0;
   std::int64_t pitch = 0;  // elements from the start of one row to the next; 0: every row is the same one
 
-  T* operator[](std::int64_t row) const { return data + row * pitch; }
+  constexpr T* operator[](std::int64_t row) const { return data + row * pitch; }
 
-  Rows slice(std::int64_t first, std::int64_t count) const { return {data + first * pitch, count, width, pitch}; }
+  constexpr Rows slice(std::int64_t first, std::int64_t count) const { return {data + first * pitch, count, width, pitch}; }
 
-  operator Rows<const T>() const
+  constexpr operator Rows<const T>() const
     requires(!std::is_const_v<T>)
   {
     return {data, rows, width, pitch};
@@ -46,7 +46,7 @@ struct ActiveRows {
   std::int64_t count = 0;
   const std::int32_t* source = nullptr;
 
-  std::int64_t from(std::int64_t position) const { return source ? source[position] : position; }
+  constexpr std::int64_t from(std::int64_t position) const { return source ? source[position] : position; }
 };
 
 }  // namespace deqcore

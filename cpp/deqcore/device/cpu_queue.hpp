@@ -8,15 +8,10 @@
 #include "deqcore/base/error.hpp"
 #include "deqcore/base/function_ref.hpp"
 #include "deqcore/base/report.hpp"
+#include "deqcore/device/kernel_counts.hpp"
 #include "deqcore/device/pool.hpp"
 
 namespace deqcore {
-
-struct KernelCounts {
-  std::int64_t kernels = 0;
-  std::int64_t bytes = 0;  // read and written, by the count in each kernel's comment
-  std::int64_t waits = 0;
-};
 
 class CpuQueue {
  public:

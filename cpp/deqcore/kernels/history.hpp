@@ -26,7 +26,7 @@ struct History {
   double* rhs = nullptr;          // [row][m]      dG^T g
   double* gamma = nullptr;        // [row][m]      the coefficients
 
-  T* column(T* columns, std::int64_t row, std::int64_t at) const { return columns + (row * m + at) * pitch; }
+  constexpr T* column(T* columns, std::int64_t row, std::int64_t at) const { return columns + (row * m + at) * pitch; }
 };
 
 // Forgets every row's window.

@@ -30,8 +30,8 @@ struct RowStates {
   Event* event = nullptr;
   std::int8_t* frozen = nullptr;  // the last steps that changed no bit of the point: 0, 1 or 2
 
-  Status status(std::int64_t row) const { return report.status[row]; }
-  bool running(std::int64_t row) const { return report.status[row] == Status::running; }
+  constexpr Status status(std::int64_t row) const { return report.status[row]; }
+  constexpr bool running(std::int64_t row) const { return report.status[row] == Status::running; }
 };
 
 // Every row: running, nothing measured; scale[row] = given[row], or 0 where none is given; ids[row] = row.

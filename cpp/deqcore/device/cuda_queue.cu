@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "deqcore/device/cuda_queue.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "deqcore/device/cuda_check.cuh"
+
+namespace deqcore {
+namespace {
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// Why no device can be used, or nothing.
+std::string unusable(int* devices) {
+  int driver = 0, runtime = 0;
+  cudaRuntimeGetVersion(&runtime);
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver on this machine";
+  const cudaError_t error = cudaGetDeviceCount(devices);
+  if (error == cudaErrorInsufficientDriver)
+    return "the CUDA driver supports " + version_text(driver) + ", this build of deqcore needs " +
+           version_text(runtime / 1000 * 1000) + " or newer";
+  if (error != cudaSuccess) return cuda::describe(error);
+  if (*devices == 0) return "no CUDA device on this machine";
+  return {};
+}
+
+}  // namespace
+
+CudaQueue::CudaQueue(int device, CUstream_st* stream) : device_(device), stream_(stream) {
+  int devices = 0;
+  if (const std::string why = unusable(&devices); !why.empty()) fail(ErrorCode::device, "device: " + why);
+  require(device >= 0 && device < devices, "device: ", device, " given; expected 0 to ", devices - 1);
+  const cuda::OnDevice selected(device);
+  void* memory = nullptr;
+  cuda::check(cudaHostAlloc(&memory, sizeof(Progress), cudaHostAllocPortable), "allocating the mailbox");
+  mailbox_ = new (memory) Progress;
+  const char* sync = std::getenv("DEQCORE_SYNC");
+  wait_after_each_ = sync && std::strcmp(sync, "1") == 0;
+}
+
+CudaQueue::~CudaQueue() { cudaFreeHost(mailbox_); }
+
+void CudaQueue::note(const char* kernel, std::int64_t bytes) {
+  if (!failed_.empty()) fail(ErrorCode::device, failed_);
+  counts_.kernels += 1;
+  counts_.bytes += bytes;
+  if (observer_) observer_(kernel, bytes);
+}
+
+void CudaQueue::launched(const char* kernel) {
+  check(cudaGetLastError(), kernel);
+  if (wait_after_each_) check(cudaStreamSynchronize(stream_), kernel);
+}
+
+Progress CudaQueue::read() {
+  if (!failed_.empty()) fail(ErrorCode::device, failed_);
+  const cuda::OnDevice selected(device_);
+  check(cudaStreamSynchronize(stream_), "waiting for the stream");
+  counts_.waits += 1;
+  return *mailbox_;
+}
+
+void CudaQueue::check(int error, const char* doing) {
+  const auto code = static_cast<cudaError_t>(error);
+  if (code == cudaSuccess) return;
+  failed_ = std::string("CUDA, ") + doing + ": " + cuda::describe(code);
+  fail(ErrorCode::device, failed_);
+}
+
+int cuda_devices() {
+  int devices = 0;
+  return unusable(&devices).empty() ? devices : 0;
+}
+
+std::string cuda_summary() {
+  int devices = 0;
+  if (const std::string why = unusable(&devices); !why.empty()) return why;
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  return std::to_string(devices) + (devices == 1 ? " device" : " devices") + ", driver " + version_text(driver);
+}
+
+}  // namespace deqcore
