@@ -10,6 +10,7 @@
 // the old memory. Not modelled: races within a warp, tensor cores, limits of shared memory, graphs, and time.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
