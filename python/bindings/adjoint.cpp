@@ -12,38 +12,80 @@
 namespace deqcore::python {
 namespace {
 
+// Callables are asked about points as well, so these solvers gather them.
+template <class Solver>
+std::size_t scratch_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+  return Solver::scratch_bytes(rows, width, method, stop, true);
+}
+
 template <class T>
 void bind(nb::module_& m, const char* name) {
   using Solver = Adjoint<CpuQueue, T>;
-  using D = Dialogue<Solver, T>;
+  using D = Dialogue<CpuQueue, Solver, T>;
   nb::class_<D> c(m, name);
   c.def(
        "__init__",
        [](D* self, std::int64_t rows, std::int64_t width, std::vector<std::int64_t> shape, const Method& method,
           const Stop& stop, int threads, Scratch scratch) {
-         new (self) D(threads, std::move(scratch), std::move(shape), [&](CpuQueue& queue, Arena& arena) {
+         const auto make = [&](CpuQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, true, arena);
-         });
+         };
+         new (self) D(scratch.data(), scratch.nbytes(), std::move(shape), make, threads);
        },
        nb::arg("rows"), nb::arg("width"), nb::arg("shape"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"),
-       nb::arg("scratch").noconvert())
+       nb::arg("scratch").noconvert(), nb::keep_alive<1, 8>())
+      .def("advance", &D::advance, nb::arg("answer"))
       .def(
           "start",
           [](D& self, Matrix<const T> z, Matrix<const T> g, Matrix<const T> u0, Matrix<T> result,
              const ReportArrays& report) {
             self.open(self.solver().start(rows_of(z), rows_of(g), rows_of(u0), rows_of(result), report.view()));
           },
-          nb::arg("z").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").noconvert(), nb::arg("result").noconvert(),
-          nb::arg("report"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 5>(),
-          nb::keep_alive<1, 6>())
-      .def_static(
-          "scratch_bytes",
-          [](std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
-            return Solver::scratch_bytes(rows, width, method, stop, true);
-          },
-          nb::arg("rows"), nb::arg("width"), nb::arg("method"), nb::arg("stop"))
+          nb::arg("z").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").noconvert(),
+          nb::arg("result").noconvert(), nb::arg("report"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
+          nb::keep_alive<1, 5>(), nb::keep_alive<1, 6>())
+      .def_static("scratch_bytes", &scratch_bytes<Solver>, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
+                  nb::arg("stop"))
       .def_prop_ro("points_offset", [](D& self) { return self.offset(self.solver().points().data); });
   bind_dialogue(c);
+}
+
+// The same on a CUDA stream, on arrays given by their addresses.
+template <class T>
+void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* name) {
+#if DEQCORE_HAS_CUDA
+  using Solver = Adjoint<CudaQueue, T>;
+  using D = Dialogue<CudaQueue, Solver, T>;
+  nb::class_<D> c(m, name);
+  c.def(
+       "__init__",
+       [](D* self, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop, int device,
+          std::uintptr_t stream, std::uintptr_t scratch, std::size_t bytes) {
+         const auto make = [&](CudaQueue& queue, Arena& arena) {
+           return std::make_unique<Solver>(queue, rows, width, method, stop, true, arena);
+         };
+         new (self) D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
+       },
+       nb::arg("rows"), nb::arg("width"), nb::arg("method"), nb::arg("stop"), nb::arg("device"), nb::arg("stream"),
+       nb::arg("scratch"), nb::arg("bytes"))
+      .def("advance", &D::advance_at, nb::arg("answer"))
+      .def(
+          "start",
+          [](D& self, std::uintptr_t z, std::uintptr_t g, std::uintptr_t u0, std::uintptr_t result,
+             const DeviceReport& report) {
+            const Rows<T> block = self.solver().block(0);
+            const auto rows = [&](std::uintptr_t address) {
+              return rows_at<const T>(address, block.rows, block.width);
+            };
+            self.open(self.solver().start(rows(z), rows(g), rows(u0), rows_at<T>(result, block.rows, block.width),
+                                          report.report));
+          },
+          nb::arg("z"), nb::arg("g"), nb::arg("u0"), nb::arg("result"), nb::arg("report"))
+      .def_static("scratch_bytes", &scratch_bytes<Solver>, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
+                  nb::arg("stop"))
+      .def_prop_ro("points_offset", [](D& self) { return self.offset(self.solver().points().data); });
+  bind_dialogue(c);
+#endif
 }
 
 }  // namespace
@@ -51,6 +93,8 @@ void bind(nb::module_& m, const char* name) {
 void init_adjoint(nb::module_& m) {
   bind<float>(m, "Adjoint32");
   bind<double>(m, "Adjoint64");
+  bind_cuda<float>(m, "CudaAdjoint32");
+  bind_cuda<double>(m, "CudaAdjoint64");
 }
 
 }  // namespace deqcore::python

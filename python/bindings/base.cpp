@@ -11,6 +11,7 @@
 #include "deqcore/base/version.hpp"
 #include "deqcore/device/pool.hpp"
 #include "deqcore/device/simd.hpp"
+#include "dialogue.hpp"
 #include "init.hpp"
 
 namespace deqcore::python {
@@ -68,6 +69,29 @@ void init_base(nb::module_& m) {
           nb::arg("status").noconvert(), nb::arg("steps").noconvert(), nb::arg("residual").noconvert(),
           nb::arg("scale").noconvert(), nb::arg("rejected").noconvert(), nb::arg("singular").noconvert(),
           nb::arg("trace").none());
+
+  m.attr("has_cuda") = has_cuda;
+#if DEQCORE_HAS_CUDA
+  m.def("cuda_summary", &cuda_summary);
+  m.def("cuda_devices", &cuda_devices);
+#endif
+  nb::class_<DeviceReport>(m, "DeviceReport")
+      .def(
+          "__init__",
+          [](DeviceReport* self, std::uintptr_t status, std::uintptr_t steps, std::uintptr_t residual,
+             std::uintptr_t scale, std::uintptr_t rejected, std::uintptr_t singular, std::uintptr_t trace,
+             std::int64_t trace_pitch) {
+            new (self) DeviceReport{{.status = reinterpret_cast<Status*>(status),
+                                     .steps = reinterpret_cast<std::int32_t*>(steps),
+                                     .residual = reinterpret_cast<double*>(residual),
+                                     .scale = reinterpret_cast<double*>(scale),
+                                     .rejected = reinterpret_cast<std::int32_t*>(rejected),
+                                     .singular = reinterpret_cast<std::int32_t*>(singular),
+                                     .trace = reinterpret_cast<double*>(trace),
+                                     .trace_pitch = trace_pitch}};
+          },
+          nb::arg("status"), nb::arg("steps"), nb::arg("residual"), nb::arg("scale"), nb::arg("rejected"),
+          nb::arg("singular"), nb::arg("trace"), nb::arg("trace_pitch"));
 
   nb::class_<Counts>(m, "Counts")
       .def_ro("questions", &Counts::questions)

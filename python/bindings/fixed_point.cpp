@@ -15,18 +15,20 @@ namespace {
 template <class T>
 void bind(nb::module_& m, const char* name) {
   using Solver = FixedPoint<CpuQueue, T>;
-  using D = Dialogue<Solver, T>;
+  using D = Dialogue<CpuQueue, Solver, T>;
   nb::class_<D> c(m, name);
   c.def(
        "__init__",
        [](D* self, std::int64_t rows, std::int64_t width, std::vector<std::int64_t> shape, const Method& method,
           const Stop& stop, int threads, Scratch scratch) {
-         new (self) D(threads, std::move(scratch), std::move(shape), [&](CpuQueue& queue, Arena& arena) {
+         const auto make = [&](CpuQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, arena);
-         });
+         };
+         new (self) D(scratch.data(), scratch.nbytes(), std::move(shape), make, threads);
        },
        nb::arg("rows"), nb::arg("width"), nb::arg("shape"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"),
-       nb::arg("scratch").noconvert())
+       nb::arg("scratch").noconvert(), nb::keep_alive<1, 8>())
+      .def("advance", &D::advance, nb::arg("answer"))
       .def(
           "start",
           [](D& self, Matrix<const T> z0, Matrix<T> result, const ReportArrays& report,
@@ -41,6 +43,40 @@ void bind(nb::module_& m, const char* name) {
   bind_dialogue(c);
 }
 
+// The same on a CUDA stream, on arrays given by their addresses.
+template <class T>
+void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* name) {
+#if DEQCORE_HAS_CUDA
+  using Solver = FixedPoint<CudaQueue, T>;
+  using D = Dialogue<CudaQueue, Solver, T>;
+  nb::class_<D> c(m, name);
+  c.def(
+       "__init__",
+       [](D* self, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop, int device,
+          std::uintptr_t stream, std::uintptr_t scratch, std::size_t bytes) {
+         const auto make = [&](CudaQueue& queue, Arena& arena) {
+           return std::make_unique<Solver>(queue, rows, width, method, stop, arena);
+         };
+         new (self) D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
+       },
+       nb::arg("rows"), nb::arg("width"), nb::arg("method"), nb::arg("stop"), nb::arg("device"), nb::arg("stream"),
+       nb::arg("scratch"), nb::arg("bytes"))
+      .def("advance", &D::advance_at, nb::arg("answer"))
+      .def(
+          "start",
+          [](D& self, std::uintptr_t z0, std::uintptr_t result, const DeviceReport& report, std::uintptr_t scale) {
+            const Rows<T> block = self.solver().block(0);
+            self.open(self.solver().start(rows_at<const T>(z0, block.rows, block.width),
+                                          rows_at<T>(result, block.rows, block.width), report.report,
+                                          reinterpret_cast<const double*>(scale)));
+          },
+          nb::arg("z0"), nb::arg("result"), nb::arg("report"), nb::arg("scale"))
+      .def_static("scratch_bytes", &Solver::scratch_bytes, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
+                  nb::arg("stop"));
+  bind_dialogue(c);
+#endif
+}
+
 }  // namespace
 
 void init_fixed_point(nb::module_& m) {
@@ -53,6 +89,8 @@ void init_fixed_point(nb::module_& m) {
       .def_rw("growth", &Anderson::growth);
   bind<float>(m, "FixedPoint32");
   bind<double>(m, "FixedPoint64");
+  bind_cuda<float>(m, "CudaFixedPoint32");
+  bind_cuda<double>(m, "CudaFixedPoint64");
 }
 
 }  // namespace deqcore::python

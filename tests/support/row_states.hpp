@@ -29,7 +29,8 @@ struct StateBuffer {
             .best_step = best_step.data(),
             .best_at = best_at.data(),
             .event = event.data(),
-            .frozen = frozen.data()};
+            .frozen = frozen.data(),
+            .failed = &failed};
   }
 
   ReportBuffer report;
@@ -38,6 +39,7 @@ struct StateBuffer {
   std::vector<BestAt> best_at;
   std::vector<Event> event;
   std::vector<std::int8_t> frozen;
+  std::int64_t failed = 0;
 };
 
 // Which rows of a batch stand in a block, and where they stood in the block before.

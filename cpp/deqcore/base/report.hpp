@@ -58,6 +58,7 @@ class ReportBuffer {
 // What the host looks at between steps.
 struct Progress {
   std::int64_t running = 0;  // rows that have not ended
+  std::int64_t failed = 0;   // rows that have ended and did not converge
   double worst = 0.0;        // the largest residual / threshold among them
 };
 

@@ -44,7 +44,8 @@ struct FixedPoint<Queue, T>::State {
               .best_step = scratch.take<std::int32_t>(rows),
               .best_at = scratch.take<BestAt>(rows),
               .event = scratch.take<Event>(rows),
-              .frozen = scratch.take<std::int8_t>(rows)};
+              .frozen = scratch.take<std::int8_t>(rows),
+              .failed = scratch.take<std::int64_t>(1)};
     rule = std::visit(Overloaded{[&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
                                  [&](const Anderson& options) {
                                    return AndersonFactory<Queue, T>::make(options, rows, width, scratch);
@@ -207,7 +208,7 @@ void FixedPoint<Queue, T>::end(Status status) {
                            .z_before = s.other(),
                            .result = s.result,
                            .states = s.states});
-  s.progress = {};
+  s.progress = {.failed = s.progress.failed + s.progress.running};
   s.kind = Ask::done;
 }
 

@@ -28,13 +28,14 @@ struct RowStates {
   std::int32_t* best_step = nullptr;
   BestAt* best_at = nullptr;
   Event* event = nullptr;
-  std::int8_t* frozen = nullptr;  // the last steps that changed no bit of the point: 0, 1 or 2
+  std::int8_t* frozen = nullptr;   // the last steps that changed no bit of the point: 0, 1 or 2
+  std::int64_t* failed = nullptr;  // one number: rows that have ended and did not converge
 
   constexpr Status status(std::int64_t row) const { return report.status[row]; }
   constexpr bool running(std::int64_t row) const { return report.status[row] == Status::running; }
 };
 
-// Every row: running, nothing measured; scale[row] = given[row], or 0 where none is given; ids[row] = row.
+// Every row: running, nothing measured; scale[row] = given[row], or 0 where none is given; ids[row] = row; none failed.
 template <class T>
 struct BeginRows {
   std::int64_t rows;

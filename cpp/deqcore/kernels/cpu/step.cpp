@@ -22,6 +22,7 @@ template <class T>
 void run(CpuQueue& queue, const BeginRows<T>& k) {
   queue.note("BeginRows", 0);
   const RowStates& s = k.states;
+  *s.failed = 0;
   for (std::int64_t row = 0; row < k.rows; ++row) {
     s.report.status[row] = Status::running;
     s.report.steps[row] = 0;
@@ -101,8 +102,11 @@ void run(CpuQueue& queue, const JudgeRows<T>& k) {
     if (verdict.status == Status::running) {
       progress.running += 1;
       progress.worst = std::max(progress.worst, verdict.ratio);
+    } else if (verdict.status != Status::converged) {
+      *s.failed += 1;
     }
   }
+  progress.failed = *s.failed;
   *k.progress = progress;
 }
 

@@ -32,6 +32,7 @@ void run(CudaQueue& queue, const BeginRows<T>& k) {
   queue.note("BeginRows", 0);
   cuda::for_each_entry(queue, "BeginRows", k.rows, [k] __device__(std::int64_t row) {
     const RowStates& s = k.states;
+    if (row == 0) *s.failed = 0;
     s.report.status[row] = Status::running;
     s.report.steps[row] = 0;
     s.report.residual[row] = std::numeric_limits<double>::quiet_NaN();
@@ -80,9 +81,9 @@ void run(CudaQueue& queue, const MeasureResidual<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const JudgeRows<T>& k) {
   queue.note("JudgeRows", 0);
-  cuda::in_one_block(queue, "JudgeRows", 1, [k] __device__() {
+  cuda::in_one_block(queue, "JudgeRows", 2, [k] __device__() {
     const RowStates& s = k.states;
-    double running[1] = {0}, worst[1] = {0};
+    double counts[2] = {0, 0}, worst[1] = {0};  // running, failed
     for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
       const std::int64_t row = k.rows.ids[i];
       s.event[row] = Event::none;
@@ -107,13 +108,17 @@ void run(CudaQueue& queue, const JudgeRows<T>& k) {
         s.report.residual[row] = s.g_norm[row];
       }
       if (verdict.status == Status::running) {
-        running[0] += 1;
+        counts[0] += 1;
         worst[0] = verdict.ratio > worst[0] ? verdict.ratio : worst[0];
+      } else if (verdict.status != Status::converged) {
+        counts[1] += 1;
       }
     }
-    cuda::block_sum(running, cuda::shared_doubles());
+    cuda::block_sum(counts, cuda::shared_doubles());
     cuda::block_max(worst, cuda::shared_doubles());
-    if (threadIdx.x == 0) *k.progress = {.running = static_cast<std::int64_t>(running[0]), .worst = worst[0]};
+    if (threadIdx.x != 0) return;
+    *s.failed += static_cast<std::int64_t>(counts[1]);
+    *k.progress = {.running = static_cast<std::int64_t>(counts[0]), .failed = *s.failed, .worst = worst[0]};
   });
 }
 
