@@ -14,6 +14,10 @@
 #include "dialogue.hpp"
 #include "init.hpp"
 
+#ifdef DEQCORE_EMULATE_CUDA
+#include "cuda_emulator.hpp"
+#endif
+
 namespace deqcore::python {
 namespace {
 
@@ -31,6 +35,23 @@ std::int64_t first_not_finite(const nb::ndarray<const T, nb::c_contig, nb::devic
   }
   return -1;
 }
+
+#ifdef DEQCORE_EMULATE_CUDA
+// For the tests' stand-in of an array library.
+void init_emulator(nb::module_& m) {
+  const auto stream = [](std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); };
+  m.def("emulator_make_stream", [] { return reinterpret_cast<std::uintptr_t>(cuda_emulator::make_stream()); });
+  m.def("emulator_run", [=](std::uintptr_t address) { cuda_emulator::run_pending(stream(address)); });
+  m.def("emulator_synchronize", [=](std::uintptr_t address) { cudaStreamSynchronize(stream(address)); });
+  m.def("emulator_pending", [=](std::uintptr_t address) { return cuda_emulator::pending(stream(address)); });
+  m.def("emulator_waits", [] { return cuda_emulator::machine().waits; });
+  m.def("emulator_seed", [](std::uint64_t seed) { cuda_emulator::machine().order_seed = seed; });
+  m.def("emulator_driver", [](int version, int devices) {
+    cuda_emulator::machine().driver = version;
+    cuda_emulator::machine().devices = devices;
+  });
+}
+#endif
 
 }  // namespace
 
@@ -71,6 +92,9 @@ void init_base(nb::module_& m) {
           nb::arg("trace").none());
 
   m.attr("has_cuda") = has_cuda;
+#ifdef DEQCORE_EMULATE_CUDA
+  init_emulator(m);
+#endif
 #if DEQCORE_HAS_CUDA
   m.def("cuda_summary", &cuda_summary);
   m.def("cuda_devices", &cuda_devices);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "deqcore/base/arena.hpp"
 #include "deqcore/base/question.hpp"
 #include "deqcore/device/queues.hpp"
 

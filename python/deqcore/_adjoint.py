@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import _core
 from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
 from ._methods import Method
 from ._options import check_callback, flag, refuse_unknown
@@ -19,19 +18,18 @@ from .maps import Dense
 
 __all__ = ["adjoint"]
 
-_SOLVERS = {np.dtype(np.float32): _core.Adjoint32, np.dtype(np.float64): _core.Adjoint64}
 _DEFAULT_RTOL = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
 
 
 def adjoint(
     map_or_vjp: Callable[..., Any] | Dense,
-    z: np.ndarray,
-    g: np.ndarray,
+    z: Any,
+    g: Any,
     *,
     args: tuple[Any, ...] = (),
     row_args: tuple[Any, ...] = (),
     pass_rows: bool = False,
-    u0: np.ndarray | None = None,
+    u0: Any = None,
     method: Method | str | None = None,
     rtol: float | None = None,
     atol: float = 0.0,
@@ -42,6 +40,7 @@ def adjoint(
     trace: bool = False,
     callback: Callback | None = None,
     threads: int | None = None,
+    stream: Any = None,
     on_failure: str = "raise",
     **unknown: NoReturn,
 ) -> Solution:
@@ -61,7 +60,7 @@ def adjoint(
         u0: starting points, of the shape and dtype of z; None starts at g.
         method: :class:`Anderson` (the default), :class:`Picard` (the Neumann series), or a name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
-        atol, max_steps, norm, look_every, retire, trace, callback, threads, on_failure: as for :func:`fixed_point`.
+        atol, max_steps, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`.
 
     Returns:
         A :class:`Solution`: ``value`` is u, ``scale`` is \\|g\\|, ``nfe`` counts products with J'.
@@ -81,7 +80,7 @@ def adjoint(
         refuse_unknown("adjoint", unknown, _OPTIONS)
     if not callable(map_or_vjp):
         raise TypeError(f"map_or_vjp: {map_or_vjp!r} given; expected vjp(z, v, ...) or a map from deqcore.maps")
-    state = check_state(z, "z")
+    state = check_state(z, "z", stream=stream)
     right = check_state(g, "g", like=state)
     start = right if u0 is None else check_state(u0, "u0", like=state)
     check_args(args, row_args)
@@ -108,22 +107,26 @@ def adjoint(
         if callback is None:
             return setup.finish(*map_or_vjp._solve_adjoint(setup, injection, right.block, start.block))
         row_args = (map_or_vjp._per_row(injection, state),)
+    door = state.door
     row_data = check_row_args(row_args, state)
-    solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
-    solver.start(state.block, right.block, start.block, setup.result, setup.report.native)
     vjp: Callable[..., Any] = map_or_vjp
     if isinstance(map_or_vjp, Dense):
         vjp = partial(map_or_vjp._product_of, threads=setup.threads)
 
-    def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
-        points = state.door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)
-        own = gathered(row_data, count, rows, state)
-        if pass_rows:
-            return lambda v: vjp(points, v, *args, *own, rows=rows)
-        return lambda v: vjp(points, v, *args, *own)
+    with door.on_stream():
+        solver, scratch = setup.dialogue()
 
-    copies = converse(solver, scratch, state, bind, "vjp", callback, setup.stop.look_every)
-    return setup.finish(solver.counts, scratch.nbytes, copies)
+        def bind(count: int, rows: Any) -> Callable[[Any], Any]:
+            points = door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)
+            own = gathered(row_data, count, rows, state)
+            if pass_rows:
+                return lambda v: vjp(points, v, *args, *own, rows=rows)
+            return lambda v: vjp(points, v, *args, *own)
+
+        operands = map(door.operand, (state.block, right.block, start.block, setup.result))
+        solver.start(*operands, setup.report.native)
+        copies = converse(solver, scratch, state, bind, "vjp", callback, setup.stop.look_every)
+        return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
 
 
 _OPTIONS = [name for name, p in inspect.signature(adjoint).parameters.items() if p.kind is p.KEYWORD_ONLY]

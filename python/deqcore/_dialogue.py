@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import describe, door_for
+from ._arrays import describe, door_for, same_library, to_host
 from ._methods import resolve_method
 from ._options import check_on_failure, flag, retire_named, stop_rule, threads_named
 from ._solution import Progress, Solution, Status, Tolerances
@@ -47,9 +47,13 @@ class State:
         return self.shape if len(self.shape) == 1 else (count, *self.shape[1:])
 
 
-def check_state(array: Any, what: str, like: State | None = None) -> State:
-    """Refuse what cannot be a state: wrong library, dtype or shape, empty, NaN; ``like`` fixes shape and dtype."""
-    door = door_for(array, what)
+def check_state(array: Any, what: str, like: State | None = None, stream: Any = None) -> State:
+    """Refuse what cannot be a state: wrong library, dtype or shape, empty, NaN; ``like`` fixes library, shape, dtype."""
+    if like is None:
+        door = door_for(array, what, stream)
+    else:
+        door = like.door
+        same_library(array, door, what)
     door.check_floats(array, what, like.dtype if like else None)
     if like is not None and array.shape != like.shape:
         raise ValueError(f"{what}: {describe(array)} given; expected shape {like.shape}")
@@ -68,7 +72,7 @@ def check_row_args(row_args: tuple[Any, ...], state: State) -> tuple[Any, ...]:
     if len(state.shape) == 1:
         return row_args  # one row: there is nothing to gather
     for i, array in enumerate(row_args):
-        door_for(array, f"row_args[{i}]")
+        same_library(array, state.door, f"row_args[{i}]")
         if array.ndim == 0 or array.shape[0] != state.rows:
             raise ValueError(
                 f"row_args[{i}]: {describe(array)} given; expected {state.rows} rows, as many as the state has"
@@ -109,31 +113,31 @@ def check_scale(scale: Any, rows: int) -> np.ndarray | None:
 class Report:
     """The arrays that the core fills, one entry per row."""
 
-    def __init__(self, rows: int, trace_steps: int) -> None:
-        self.status = np.empty(rows, np.int8)
-        self.steps = np.empty(rows, np.int32)
-        self.residual = np.empty(rows)
-        self.scale = np.empty(rows)
-        self.rejected = np.empty(rows, np.int32)
-        self.singular = np.empty(rows, np.int32)
+    def __init__(self, door: Any, rows: int, trace_steps: int) -> None:
+        empty = door.empty
+        self.status = empty(rows, np.int8)
+        self.steps = empty(rows, np.int32)
+        self.residual = empty(rows, np.float64)
+        self.scale = empty(rows, np.float64)
+        self.rejected = empty(rows, np.int32)
+        self.singular = empty(rows, np.int32)
         try:
-            self.trace = np.empty((trace_steps, rows)) if trace_steps else None
+            self.trace = empty((trace_steps, rows), np.float64) if trace_steps else None
         except (MemoryError, ValueError):
             raise MemoryError(
                 f"trace: {trace_steps} steps (max_steps) of {rows} rows need {8 * trace_steps * rows} bytes; lower "
                 f"max_steps, or use a callback"
             ) from None
-        self.native = _core.Report(
-            self.status, self.steps, self.residual, self.scale, self.rejected, self.singular, self.trace
-        )
+        arrays = self.status, self.steps, self.residual, self.scale, self.rejected, self.singular
+        self.native = door.native_report(arrays, self.trace)
 
-    def measured(self) -> np.ndarray | None:
+    def measured(self, xp: Any) -> Any:
         """The trace, cut to the steps taken; NaN after a row's end."""
         if self.trace is None:
             return None
         steps = int(self.steps.max())
         kept = self.trace[:steps].copy()
-        kept[np.arange(steps)[:, None] >= self.steps] = math.nan
+        kept[xp.arange(steps)[:, None] >= self.steps] = math.nan
         return kept
 
 
@@ -163,23 +167,30 @@ class Setup:
         self.retire, retire_as = retire_named(retire, retire_by_default)
         self.method, self.method_options = resolve_method(method)
         self.stop = stop_rule(
-            rtol=rtol, atol=atol, max_steps=max_steps, norm=norm, look_every=look_every, retire=retire_as
+            rtol=rtol,
+            atol=atol,
+            max_steps=max_steps,
+            norm=norm,
+            look_every=state.door.look_every if look_every is None else look_every,
+            retire=retire_as,
         )
         self.rtol: float = _RESOLVED_RTOL[state.dtype](self.stop)
         self.threads = threads_named(threads)
-        self.report = Report(state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
+        self.report = Report(state.door, state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
         self.value = state.door.empty(state.shape, state.dtype)
         self.result = self.value.reshape(state.block.shape)
 
-    def dialogue(self, solver_class: Any) -> tuple[Any, np.ndarray]:
+    def dialogue(self) -> tuple[Any, Any]:
         """A solver and its scratch."""
-        rows, width = self.state.block.shape
-        scratch = self.state.door.scratch(solver_class.scratch_bytes(rows, width, self.method_options, self.stop))
-        shape = list(self.state.shape)
-        return solver_class(rows, width, shape, self.method_options, self.stop, self.threads, scratch), scratch
+        state = self.state
+        rows, width = state.block.shape
+        made: tuple[Any, Any] = state.door.solver(
+            self.name, state.dtype, rows, width, state.shape, self.method_options, self.stop, self.threads
+        )
+        return made
 
-    def finish(self, counts: Any, scratch_bytes: int, copies: int = 0) -> Solution:
-        """The solution; raises or warns about it if it is not one."""
+    def finish(self, counts: Any, scratch_bytes: int, copies: int = 0, failed: int | None = None) -> Solution:
+        """The solution; raises or warns about it if it is not one. ``failed``: rows without one, if already known."""
         stop, report = self.stop, self.report
         solution = Solution(
             self.value,
@@ -195,11 +206,11 @@ class Setup:
             self.retire,
             copies,
             scratch_bytes,
-            report.measured(),
+            report.measured(self.state.door.xp),
             self.method,
             self.name,
         )
-        if self.on_failure != "return" and not solution.success:
+        if self.on_failure != "return" and (failed if failed is not None else not solution.success):
             _complain(solution, self.name, self.on_failure)
         return solution
 
@@ -217,19 +228,18 @@ def converse(
 
     ``bind(count, rows)`` gives the call that answers questions about these rows; it is made anew when rows leave.
     """
-    door, dtype, advance = state.door, state.dtype, solver.advance
+    door, dtype = state.door, state.dtype
     both_blocks = solver.block_offset(0) + solver.block_offset(1)
 
-    def reshape() -> tuple[Callable[[np.ndarray], Any], np.ndarray, np.ndarray]:
+    def reshape() -> tuple[Callable[[Any], Any], Callable[[Any], int], Any, Any]:
         count, at = solver.count, solver.question_offset
         shape = state.question_shape(count)
         rows = door.view(scratch, solver.rows_offset, (count,), np.int32).copy()
-        rows.flags.writeable = False
         question, other = (door.view(scratch, place, shape, dtype) for place in (at, both_blocks - at))
-        return bind(count, rows), question, other
+        return bind(count, rows), door.answers(solver, scratch, shape, dtype), question, other
 
     copies = steps = 0
-    call, question, other = reshape()
+    call, advance, question, other = reshape()
     while True:
         answer = call(question)
         reply = advance(answer)
@@ -244,7 +254,7 @@ def converse(
         if reply == _FLIPPED:
             question, other = other, question
         elif reply == _RESHAPED:
-            call, question, other = reshape()
+            call, advance, question, other = reshape()
         else:
             return copies
 
@@ -258,7 +268,7 @@ def _wants_to_stop(callback: Callable[[Progress], Any], steps: int, solver: Any)
 
 
 def _complain(solution: Solution, name: str, on_failure: str) -> None:
-    ended = [Status(code) for code in np.unique(solution.status)]
+    ended = [Status(code) for code in np.unique(to_host(solution.status))]
     failures = [status.name for status in ended if status < 0 and status is not Status.cancelled]
     if not failures:
         return

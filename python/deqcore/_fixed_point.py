@@ -19,15 +19,9 @@ from .maps import Dense
 
 __all__ = ["fixed_point", "scratch_bytes"]
 
-_SOLVERS: dict[np.dtype[Any], type[_core.FixedPoint32] | type[_core.FixedPoint64]] = {
-    np.dtype(np.float32): _core.FixedPoint32,
-    np.dtype(np.float64): _core.FixedPoint64,
-}
-
-
 def fixed_point(
     f: Callable[..., Any] | Dense,
-    z0: np.ndarray,
+    z0: Any,
     *,
     args: tuple[Any, ...] = (),
     row_args: tuple[Any, ...] = (),
@@ -43,6 +37,7 @@ def fixed_point(
     trace: bool = False,
     callback: Callback | None = None,
     threads: int | None = None,
+    stream: Any = None,
     on_failure: str = "raise",
     **unknown: NoReturn,
 ) -> Solution:
@@ -60,7 +55,8 @@ def fixed_point(
         f: the map, called ``f(z, *args, *row_args)`` with z of shape ``(active, ...)``, a read-only view that is valid
             until the next call; returns an array of the same shape and dtype. Or a native map (:mod:`deqcore.maps`),
             which is solved without Python.
-        z0: starting points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
+        z0: starting points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written. A NumPy
+            array is solved on the CPU, a CuPy array on its GPU.
         args: passed to f whole.
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
@@ -70,7 +66,7 @@ def fixed_point(
         max_steps: most map evaluations per row.
         norm: 2 or ``math.inf``, over each row.
         scale: S0 in place of the measured one: a number, or one per row.
-        look_every: steps between two looks at the progress; None is 1 on the CPU.
+        look_every: steps between two looks at the progress; None is 1 on the CPU, 4 on a GPU, where a look waits.
         retire: whether rows that have ended are no longer asked about: True, False, ``"halve"`` (the block only shrinks
             to powers of two, for maps compiled per shape). None is True where that is safe: ``row_args`` or
             ``pass_rows`` is given, or the map is native.
@@ -78,6 +74,8 @@ def fixed_point(
         callback: called with a :class:`Progress` at each look; raising ``StopIteration`` ends the solve with status
             ``cancelled``.
         threads: most threads; None is :func:`deqcore.num_threads`.
+        stream: for arrays on a GPU, the CUDA stream to work on: its address, or an object with ``__cuda_stream__``; None
+            is the library's current stream.
         on_failure: ``"raise"``, ``"warn"`` or ``"return"`` when a row has no solution.
 
     Returns:
@@ -105,7 +103,7 @@ def fixed_point(
         refuse_unknown("fixed_point", unknown, _OPTIONS)
     if not callable(f):
         raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
-    state = check_state(z0, "z0")
+    state = check_state(z0, "z0", stream=stream)
     check_args(args, row_args)
     check_callback(callback)
     pass_rows = flag(pass_rows, "pass_rows")
@@ -131,12 +129,11 @@ def fixed_point(
         if callback is None:
             return setup.finish(*f._solve(setup, injection, scales))
         row_args = (f._per_row(injection, state),)
+    door = state.door
     row_data = check_row_args(row_args, state)
-    solver, scratch = setup.dialogue(_SOLVERS[state.dtype])
-    solver.start(state.block, setup.result, setup.report.native, scales)
     call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
 
-    def bind(count: int, rows: np.ndarray) -> Callable[[np.ndarray], Any]:
+    def bind(count: int, rows: Any) -> Callable[[Any], Any]:
         own = gathered(row_data, count, rows, state)
         if pass_rows:
             return lambda z: call(z, *args, *own, rows=rows)
@@ -144,8 +141,12 @@ def fixed_point(
             return lambda z: call(z, *args, *own)
         return call
 
-    copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
-    return setup.finish(solver.counts, scratch.nbytes, copies)
+    with door.on_stream():
+        solver, scratch = setup.dialogue()
+        operands = map(door.operand, (state.block, setup.result))
+        solver.start(*operands, setup.report.native, door.operand(door.scales(scales)))
+        copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
+        return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
 
 
 _OPTIONS = [name for name, p in inspect.signature(fixed_point).parameters.items() if p.kind is p.KEYWORD_ONLY]
@@ -175,8 +176,9 @@ def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Met
         resolved = np.dtype(dtype)
     except TypeError:
         resolved = None
-    if resolved not in _SOLVERS:
+    if resolved not in (np.float32, np.float64):
         raise TypeError(f"dtype: {dtype!r} given; expected float32 or float64")
     _, options = resolve_method(method)
-    size = _SOLVERS[resolved].scratch_bytes(integer(rows, "rows"), integer(width, "width"), options, _core.Stop())
+    kind = _core.FixedPoint32 if resolved == np.float32 else _core.FixedPoint64
+    size = kind.scratch_bytes(integer(rows, "rows"), integer(width, "width"), options, _core.Stop())
     return int(size)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
+
+from ._arrays import to_host
 
 __all__ = ["Progress", "Solution", "Status", "Tolerances"]
 
@@ -101,7 +103,7 @@ def _count(rows: int) -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Solution:
-    """The answer of a solve. Arrays with one entry per row are NumPy arrays of shape ``(rows,)``.
+    """The answer of a solve. Arrays with one entry per row have shape ``(rows,)`` and lie where the solve ran.
 
     A row's ``value`` is the point with the smallest residual relative to its threshold among those measured, and
     ``residual`` belongs to exactly that point. A solution can be pickled.
@@ -150,15 +152,16 @@ class Solution:
     def __repr__(self) -> str:
         """The message, and the shapes and ranges of what is inside."""
         steps = f"{int(self.steps.min())}..{int(self.steps.max())}"
+        worst = float(to_host(self.residual).max())
         return (
             f"<Solution {self.message}; value: {self.value.dtype} {self.value.shape}, steps {steps}, nfe {self.nfe}, "
-            f"largest residual {float(np.max(self.residual)):.2g}>"
+            f"largest residual {worst:.2g}>"
         )
 
     @property
     def success(self) -> bool:
         """Whether every row converged."""
-        return not self.status.any()
+        return not bool(self.status.any())
 
     @property
     def method(self) -> np.ndarray:
@@ -180,9 +183,16 @@ class Solution:
         """``nfe``, by SciPy's name."""
         return self.nfe
 
+    def _with_host_report(self) -> Solution:
+        """The same with the arrays of the report on the host; waits for the device."""
+        names = ("residual", "scale", "status", "steps", "rejected", "singular")
+        return replace(self, **{name: to_host(getattr(self, name)) for name in names})
+
     @property
     def message(self) -> str:
         """One line: how the rows ended, and the worst of those that failed."""
+        if not isinstance(self.status, np.ndarray):
+            return self._with_host_report().message
         rows = len(self.status)
         failed = np.flatnonzero(self.status)
         if not len(failed):
@@ -209,6 +219,8 @@ class Solution:
             >>> print(solution.explain())  # doctest: +ELLIPSIS
             fixed_point: 1 of 1 row did not converge: 1 out_of_steps (row 0)...
         """
+        if not isinstance(self.status, np.ndarray):
+            return self._with_host_report().explain()
         lines = [self.message + "."]
         lines.append(
             f"Steps per row: {int(self.steps.min())} to {int(self.steps.max())}, median "

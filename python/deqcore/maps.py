@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import describe, door_for
+from ._arrays import describe, door_for, numpy_door
 from ._dialogue import Setup, State, check_state
 from ._options import threads_named
 
@@ -256,6 +256,8 @@ class Dense:
         if not isinstance(row_args, tuple) or len(row_args) != 1:
             given = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
             raise TypeError(f"row_args: {given} given; expected (injection,) for a dense map")
+        if state.door is not numpy_door:
+            raise TypeError(f"{what}: a {state.door.name} array given; expected a NumPy array: this map solves on the CPU")
         if state.dtype != self.dtype:
             raise TypeError(f"{what}: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
         if state.width != self.width:

@@ -245,6 +245,8 @@ void destroy_stream(cudaStream_t stream) {
   delete stream;
 }
 
+void run_pending(cudaStream_t stream) { drain(stream_of(stream)); }
+
 std::size_t pending(cudaStream_t stream) { return stream_of(stream).work.size(); }
 
 void enqueue(cudaStream_t stream, std::function<void()> work) { stream_of(stream).work.push_back(std::move(work)); }

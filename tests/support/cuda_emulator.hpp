@@ -71,6 +71,7 @@ Machine& machine();
 
 cudaStream_t make_stream();
 void destroy_stream(cudaStream_t stream);
+void run_pending(cudaStream_t stream);      // without counting a wait
 std::size_t pending(cudaStream_t stream);  // launches that nobody has waited for
 void enqueue(cudaStream_t stream, std::function<void()> work);
 

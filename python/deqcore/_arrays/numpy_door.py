@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,52 @@ import numpy as np
 from .. import _core
 from .describe import describe
 
-name = "numpy"
+name = "NumPy"
+xp = np
+look_every = 1  # looking costs nothing where the host is the device
 
 _ALIGNMENT = 64
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_SOLVERS = {
+    ("fixed_point", np.dtype(np.float32)): _core.FixedPoint32,
+    ("fixed_point", np.dtype(np.float64)): _core.FixedPoint64,
+    ("adjoint", np.dtype(np.float32)): _core.Adjoint32,
+    ("adjoint", np.dtype(np.float64)): _core.Adjoint64,
+}
+
+
+def on_stream() -> AbstractContextManager[Any]:
+    """Where the map's work goes: here, at once."""
+    return nullcontext()
+
+
+def solver(
+    family: str, dtype: Any, rows: int, width: int, shape: tuple[int, ...], method: Any, stop: Any, threads: int
+) -> tuple[Any, np.ndarray]:
+    """A solver of a family, and its scratch."""
+    kind = _SOLVERS[family, dtype]
+    memory = scratch(kind.scratch_bytes(rows, width, method, stop))
+    return kind(rows, width, list(shape), method, stop, threads, memory), memory
+
+
+def operand(array: Any) -> Any:
+    """What a solver's ``start`` takes for an array."""
+    return array
+
+
+def scales(given: np.ndarray | None) -> np.ndarray | None:
+    """The scales where the solver runs."""
+    return given
+
+
+def answers(solver: Any, memory: np.ndarray, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The call that hands a map's answer to the solver; it refuses what it cannot use in place."""
+    return solver.advance
+
+
+def native_report(arrays: tuple[Any, ...], trace: Any) -> Any:
+    """The report's arrays, as the core takes them."""
+    return _core.Report(*arrays, trace)
 
 
 def empty(shape: Any, dtype: Any) -> np.ndarray:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The door to CuPy. Work goes on one stream: the caller's, or CuPy's current one; memory comes from CuPy's pool."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .describe import describe
+
+_REFUSED = -1
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class CupyDoor:
+    """One solve's way to CuPy: a device and a stream."""
+
+    name = "CuPy"
+    look_every = 4  # a look waits for the stream
+
+    def __init__(self, device: int, stream: int | None) -> None:
+        """``stream``: the address of a CUDA stream, or None for CuPy's current one."""
+        self.xp = sys.modules["cupy"]
+        self.device = device
+        self._given = stream
+        self._stream = self.xp.cuda.get_current_stream().ptr if stream is None else stream
+
+    def on_stream(self) -> AbstractContextManager[Any]:
+        """Where the map's work goes."""
+        if self._given is None:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.xp.cuda.ExternalStream(self._given)
+        return context
+
+    def empty(self, shape: Any, dtype: Any) -> Any:
+        """Memory that nothing has been written to."""
+        return self.xp.empty(shape, dtype)
+
+    def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array over a piece of scratch. CuPy knows no read-only arrays: a map must not write to it."""
+        return self.xp.ndarray(shape, dtype, memory.data + offset)
+
+    def check_floats(self, array: Any, what: str, dtype: Any = None) -> None:
+        """Refuse a dtype other than ``dtype``, or other than the two the core knows."""
+        if dtype is None and array.dtype not in _DTYPES:
+            raise TypeError(f"{what}: {describe(array)} given; expected dtype float32 or float64")
+        if dtype is not None and array.dtype != dtype:
+            raise TypeError(f"{what}: {describe(array)} given; expected dtype {dtype}: nothing is converted silently")
+
+    def check_finite(self, array: Any, what: str) -> None:
+        """Nothing: looking would wait for the device. Such a row ends as ``not_finite`` at its first evaluation."""
+
+    def contiguous(self, array: Any) -> Any:
+        """The same numbers in row-major order: ``array`` itself if it is so already."""
+        return self.xp.ascontiguousarray(array)
+
+    def take(self, array: Any, rows: Any) -> Any:
+        """The named rows, copied."""
+        return array.take(rows, axis=0)
+
+    def operand(self, array: Any) -> int:
+        """What a solver's ``start`` takes for an array: its address."""
+        return 0 if array is None else int(array.data.ptr)
+
+    def solver(
+        self, family: str, dtype: Any, rows: int, width: int, shape: tuple[int, ...], method: Any, stop: Any, threads: int
+    ) -> tuple[Any, Any]:
+        """A solver of a family, and its scratch."""
+        bits = 8 * dtype.itemsize
+        kind = getattr(_core, f"Cuda{'FixedPoint' if family == 'fixed_point' else 'Adjoint'}{bits}")
+        memory = self.xp.empty(kind.scratch_bytes(rows, width, method, stop), np.uint8)
+        return kind(rows, width, method, stop, self.device, self._stream, memory.data.ptr, memory.nbytes), memory
+
+    def native_report(self, arrays: tuple[Any, ...], trace: Any) -> Any:
+        """The report's arrays, as the core takes them."""
+        addresses = [array.data.ptr for array in arrays]
+        return _core.DeviceReport(*addresses, 0 if trace is None else trace.data.ptr, len(arrays[0]))
+
+    def scales(self, given: np.ndarray | None) -> Any:
+        """The scales where the solver runs."""
+        return None if given is None else self.xp.asarray(given)
+
+    def answers(self, solver: Any, memory: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """The call that hands a map's answer to the solver; it refuses what it cannot use in place."""
+        first, last = memory.data.ptr, memory.data.ptr + memory.nbytes
+        ndarray = self.xp.ndarray
+
+        def advance(answer: Any) -> int:
+            if type(answer) is not ndarray or answer.dtype != dtype or answer.shape != shape:
+                return _REFUSED
+            start = answer.data.ptr
+            if not answer.flags.c_contiguous or (start < last and first < start + answer.nbytes):
+                return _REFUSED
+            if answer.device.id != self.device:
+                return _REFUSED
+            return int(solver.advance(start))
+
+        return advance
+
+    def accept(self, answer: Any, shape: tuple[int, ...], dtype: Any, what: str) -> Any:
+        """A contiguous copy of a map's answer that could not be used in place; an error if it is not an answer."""
+        if answer is None:
+            raise TypeError(f"{what} returned None; expected an array of shape {shape} and dtype {dtype}")
+        if not isinstance(answer, self.xp.ndarray):
+            raise TypeError(
+                f"{what} returned {describe(answer)}; expected a CuPy array of shape {shape}, dtype {dtype}"
+            )
+        if answer.device.id != self.device:
+            raise ValueError(f"{what} returned an array on device {answer.device.id}; expected device {self.device}")
+        if answer.dtype != dtype:
+            raise TypeError(
+                f"{what} returned {describe(answer)}; expected dtype {dtype}: nothing is converted silently "
+                f"(return answer.astype(z.dtype) if that is what you mean)"
+            )
+        if answer.shape != shape:
+            raise ValueError(f"{what} returned {describe(answer)}; expected shape {shape}, that of its argument")
+        return self.xp.array(answer, dtype, order="C", copy=True)
