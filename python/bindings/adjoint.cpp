@@ -34,7 +34,7 @@ void bind(nb::module_& m, const char* name) {
        },
        nb::arg("rows"), nb::arg("width"), nb::arg("shape"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"),
        nb::arg("scratch").noconvert(), nb::keep_alive<1, 8>())
-      .def("advance", &D::advance, nb::arg("answer"))
+      .def("advance", &D::advance, nb::arg("answer").none())  // None is refused like any other answer that is none
       .def(
           "start",
           [](D& self, Matrix<const T> z, Matrix<const T> g, Matrix<const T> u0, Matrix<T> result,

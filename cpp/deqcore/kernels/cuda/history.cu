@@ -26,7 +26,8 @@ void run(CudaQueue& queue, const GuardHistory<T>& k) {
   cuda::for_each_entry(queue, "GuardHistory", k.rows.count, [k] __device__(std::int64_t i) {
     const std::int64_t row = k.rows.ids[i];
     if (!k.states.running(row) || k.history.depth[row] < 1) return;
-    if (k.states.g_norm[row] <= k.growth * k.states.report.residual[row]) return;
+    const bool grew = k.states.g_norm[row] > k.growth * k.states.report.residual[row];
+    if (!grew && k.states.frozen[row] == 0) return;
     k.history.depth[row] = -1;
     k.states.report.rejected[row] += 1;
   });

@@ -7,36 +7,73 @@
 
 namespace deqcore::cuda {
 
-// norms[k] = |row of values k|; fill(at, values) gives the Count values of element `at`. NaN or infinity in any element
-// makes its norm not finite. Every thread gets the result.
+// Between these a sum of squares in double has lost nothing to the limits of its range.
+inline constexpr double smallest_square_sum = 1e-280, largest_square_sum = 1e280;
+
+// largest[k] = the largest |value k| of a row; fill(at, values) gives the Count values of element `at`. NaN or infinity in
+// any element makes it not finite. Every thread gets the result.
 template <int Count, class Fill>
-__device__ inline void row_norms(Norm kind, std::int64_t width, const Fill& fill, double (&norms)[Count]) {
-  double* const shared = shared_doubles();
+__device__ inline void row_largest(std::int64_t width, const Fill& fill, double (&largest)[Count]) {
   double values[Count], poison[Count];
 #pragma unroll
-  for (int k = 0; k < Count; ++k) norms[k] = poison[k] = 0;
+  for (int k = 0; k < Count; ++k) largest[k] = poison[k] = 0;
   for (std::int64_t at = threadIdx.x; at < width; at += blockDim.x) {
     fill(at, values);
 #pragma unroll
     for (int k = 0; k < Count; ++k) {
       const double size = values[k] < 0 ? -values[k] : values[k];
-      if (kind == Norm::two)
-        norms[k] += values[k] * values[k];
-      else
-        norms[k] = size > norms[k] ? size : norms[k];
+      largest[k] = size > largest[k] ? size : largest[k];
       poison[k] += 0 * values[k];  // a comparison drops NaN; 0 x does not
     }
   }
-  if (kind == Norm::two) {
-    block_sum(norms, shared);
+  block_max(largest, shared_doubles());
+  block_sum(poison, shared_doubles());
 #pragma unroll
-    for (int k = 0; k < Count; ++k) norms[k] = sqrt(norms[k]);
-  } else {
-    block_max(norms, shared);
-    block_sum(poison, shared);
+  for (int k = 0; k < Count; ++k) largest[k] += poison[k];
+}
+
+// squares[k] = the sum of (value k / unit k)^2 over a row.
+template <int Count, class Fill>
+__device__ inline void row_squares(std::int64_t width, const Fill& fill, const double (&unit)[Count],
+                                   double (&squares)[Count]) {
+  double values[Count];
 #pragma unroll
-    for (int k = 0; k < Count; ++k) norms[k] += poison[k];
+  for (int k = 0; k < Count; ++k) squares[k] = 0;
+  for (std::int64_t at = threadIdx.x; at < width; at += blockDim.x) {
+    fill(at, values);
+#pragma unroll
+    for (int k = 0; k < Count; ++k) squares[k] += (values[k] / unit[k]) * (values[k] / unit[k]);
   }
+  block_sum(squares, shared_doubles());
+}
+
+// norms[k] = |row of values k|, not finite if any element is not. Squares that leave the range of double are avoided by
+// dividing by the largest element first, on a second pass that hardly ever happens.
+template <int Count, class Fill>
+__device__ inline void row_norms(Norm kind, std::int64_t width, const Fill& fill, double (&norms)[Count]) {
+  if (kind == Norm::inf) return row_largest(width, fill, norms);
+  double unit[Count], squares[Count];
+#pragma unroll
+  for (int k = 0; k < Count; ++k) unit[k] = 1;
+  row_squares(width, fill, unit, squares);
+  bool in_range = true;
+#pragma unroll
+  for (int k = 0; k < Count; ++k) {
+    norms[k] = sqrt(squares[k]);
+    in_range = in_range && squares[k] > smallest_square_sum && squares[k] < largest_square_sum;
+  }
+  if (in_range) return;
+  row_largest(width, fill, unit);
+  double largest[Count];
+#pragma unroll
+  for (int k = 0; k < Count; ++k) {
+    largest[k] = unit[k];
+    if (!(unit[k] > 0 && unit[k] - unit[k] == 0)) unit[k] = 1;
+  }
+  row_squares(width, fill, unit, squares);
+#pragma unroll
+  for (int k = 0; k < Count; ++k)
+    norms[k] = largest[k] > 0 && largest[k] - largest[k] == 0 ? unit[k] * sqrt(squares[k]) : largest[k];
 }
 
 }  // namespace deqcore::cuda

@@ -74,7 +74,7 @@ void run(CudaQueue& queue, const MeasureResidual<T>& k) {
     s.g_norm[row] = norms[0];
     s.f_norm[row] = norms[1];
     if (k.first) s.z_norm[row] = norms[2];
-    s.frozen[row] = frozen;
+    s.frozen[row] = !frozen ? 0 : s.frozen[row] < 2 ? s.frozen[row] + 1 : 2;
   });
 }
 
@@ -97,7 +97,7 @@ void run(CudaQueue& queue, const JudgeRows<T>& k) {
                                                          .best = s.best[row],
                                                          .steps = steps,
                                                          .best_step = s.best_step[row],
-                                                         .frozen = s.frozen[row] != 0},
+                                                         .frozen = s.frozen[row]},
                                                         k.limits, k.max_steps, k.patience);
       s.report.status[row] = verdict.status;
       s.report.scale[row] = verdict.scale;
