@@ -10,6 +10,12 @@
 
 #include "deqcore/device/queues.hpp"
 
+#ifdef DEQCORE_EMULATE_CUDA
+#include <cstdlib>
+
+#include "cuda_emulator.hpp"
+#endif
+
 namespace deqcore::test {
 
 template <class QueueType, class Element, int Threads>
@@ -24,8 +30,31 @@ struct On {
   }
 };
 
+#ifdef DEQCORE_EMULATE_CUDA
+// The CUDA queue on the emulator, with the fibers of a block in one of several orders. It waits after each kernel, so
+// that a test can read what the kernel wrote.
+template <class Element, int OrderSeed>
+struct OnEmulatedCuda {
+  using Queue = CudaQueue;
+  using T = Element;
+  static constexpr int threads = 1;
+
+  static Queue make() {
+    setenv("DEQCORE_SYNC", "1", 1);
+    cuda_emulator::machine().order_seed = OrderSeed;
+    return Queue(0, nullptr);
+  }
+  static std::string name() {
+    return "EmulatedCuda" + std::to_string(OrderSeed) + (std::is_same_v<T, float> ? "Float" : "Double");
+  }
+};
+
+using Queues = std::tuple<OnEmulatedCuda<float, 1>, OnEmulatedCuda<double, 1>, OnEmulatedCuda<float, 2>,
+                          OnEmulatedCuda<double, 2>, OnEmulatedCuda<float, 3>, OnEmulatedCuda<double, 3>>;
+#else
 using Queues =
     std::tuple<On<CpuQueue, float, 1>, On<CpuQueue, double, 1>, On<CpuQueue, float, 2>, On<CpuQueue, double, 2>>;
+#endif
 
 template <class Tuple>
 struct AsTypes;

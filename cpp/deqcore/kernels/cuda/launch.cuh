@@ -78,10 +78,13 @@ void for_each_cell(CudaQueue& queue, const char* kernel, std::int64_t rows, std:
   });
 }
 
-// body() by one block: for the few numbers that all rows share.
+// body() by one block: for the few numbers that `count` rows share. Only for counts, maxima and places, which do not depend
+// on the number of threads.
 template <class Body>
-void in_one_block(CudaQueue& queue, const char* kernel, int sums, const Body& body) {
-  launch(queue, kernel, 1, most_warps * warp, sums * most_warps, body);
+void in_one_block(CudaQueue& queue, const char* kernel, std::int64_t count, int sums, const Body& body) {
+  const std::int64_t wanted = (count + warp - 1) / warp * warp;
+  launch(queue, kernel, 1, static_cast<int>(std::clamp<std::int64_t>(wanted, warp, most_warps * warp)), sums * most_warps,
+         body);
 }
 
 }  // namespace deqcore::cuda

@@ -81,7 +81,7 @@ void run(CudaQueue& queue, const MeasureResidual<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const JudgeRows<T>& k) {
   queue.note("JudgeRows", 0);
-  cuda::in_one_block(queue, "JudgeRows", 2, [k] __device__() {
+  cuda::in_one_block(queue, "JudgeRows", k.rows.count, 2, [k] __device__() {
     const RowStates& s = k.states;
     double counts[2] = {0, 0}, worst[1] = {0};  // running, failed
     for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
@@ -173,7 +173,7 @@ template <class T>
 void run(CudaQueue& queue, const SelectRows<T>& k) {
   queue.note("SelectRows", 0);
   // A row's place is the number of running rows before it, plus that of the ended ones before it that are kept.
-  cuda::in_one_block(queue, "SelectRows", 1, [k] __device__() {
+  cuda::in_one_block(queue, "SelectRows", k.rows.count, 1, [k] __device__() {
     double* const warp_totals = cuda::shared_doubles();
     const std::int64_t fill = k.keep - k.running;
     std::int64_t running_before = 0;  // in earlier rounds
