@@ -41,9 +41,9 @@ void bind(nb::module_& m, const char* name) {
              const ReportArrays& report) {
             self.open(self.solver().start(rows_of(z), rows_of(g), rows_of(u0), rows_of(result), report.view()));
           },
-          nb::arg("z").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").noconvert(),
-          nb::arg("result").noconvert(), nb::arg("report"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
-          nb::keep_alive<1, 5>(), nb::keep_alive<1, 6>())
+          nb::arg("z").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").noconvert(), nb::arg("result").noconvert(),
+          nb::arg("report"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 5>(),
+          nb::keep_alive<1, 6>())
       .def_static("scratch_bytes", &scratch_bytes<Solver>, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
                   nb::arg("stop"))
       .def_prop_ro("points_offset", [](D& self) { return self.offset(self.solver().points().data); });
@@ -64,7 +64,8 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
          const auto make = [&](CudaQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, true, arena);
          };
-         new (self) D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
+         new (self)
+             D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
        },
        nb::arg("rows"), nb::arg("width"), nb::arg("method"), nb::arg("stop"), nb::arg("device"), nb::arg("stream"),
        nb::arg("scratch"), nb::arg("bytes"))

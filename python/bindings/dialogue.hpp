@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// One dialogue as a Python object: the queue, the solver, its scratch (memory that the Python side made), and the map from
-// a question to offsets in that scratch. The Python loop makes views of the scratch; no array is made here.
+// One dialogue as a Python object: the queue, the solver, its scratch (memory that the Python side made), and the map
+// from a question to offsets in that scratch. The Python loop makes views of the scratch; no array is made here.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -21,8 +21,7 @@ class Dialogue {
  public:
   // make(queue, arena) constructs the solver. `shape`: of an answer about all rows.
   template <class Make, class... QueueArguments>
-  Dialogue(void* scratch, std::size_t bytes, std::vector<std::int64_t> shape, const Make& make,
-           QueueArguments... queue)
+  Dialogue(void* scratch, std::size_t bytes, std::vector<std::int64_t> shape, const Make& make, QueueArguments... queue)
       : scratch_(scratch),
         bytes_(bytes),
         shape_(std::move(shape)),
@@ -46,7 +45,8 @@ class Dialogue {
     return pass_on(array.data());
   }
 
-  // The answer lies at an address of the queue's device, dense, in the shape of the question: the caller has checked it.
+  // The answer lies at an address of the queue's device, dense, in the shape of the question: the caller has checked
+  // it.
   int advance_at(std::uintptr_t answer) {
     require(static_cast<bool>(question_), "advance: no question is open");
     const nb::gil_scoped_release others_run;

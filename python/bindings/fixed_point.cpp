@@ -57,7 +57,8 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
          const auto make = [&](CudaQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, arena);
          };
-         new (self) D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
+         new (self)
+             D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
        },
        nb::arg("rows"), nb::arg("width"), nb::arg("method"), nb::arg("stop"), nb::arg("device"), nb::arg("stream"),
        nb::arg("scratch"), nb::arg("bytes"))

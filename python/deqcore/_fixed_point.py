@@ -19,6 +19,7 @@ from .maps import Dense
 
 __all__ = ["fixed_point", "scratch_bytes"]
 
+
 def fixed_point(
     f: Callable[..., Any] | Dense,
     z0: Any,
@@ -74,8 +75,8 @@ def fixed_point(
         callback: called with a :class:`Progress` at each look; raising ``StopIteration`` ends the solve with status
             ``cancelled``.
         threads: most threads; None is :func:`deqcore.num_threads`.
-        stream: for arrays on a GPU, the CUDA stream to work on: its address, or an object with ``__cuda_stream__``; None
-            is the library's current stream.
+        stream: for arrays on a GPU, the CUDA stream to work on: its address, or an object with ``__cuda_stream__``;
+            None is the library's current stream.
         on_failure: ``"raise"``, ``"warn"`` or ``"return"`` when a row has no solution.
 
     Returns:

@@ -257,7 +257,9 @@ class Dense:
             given = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
             raise TypeError(f"row_args: {given} given; expected (injection,) for a dense map")
         if state.door is not numpy_door:
-            raise TypeError(f"{what}: a {state.door.name} array given; expected a NumPy array: this map solves on the CPU")
+            raise TypeError(
+                f"{what}: a {state.door.name} array given; expected a NumPy array: this map solves on the CPU"
+            )
         if state.dtype != self.dtype:
             raise TypeError(f"{what}: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
         if state.width != self.width:

@@ -217,7 +217,9 @@ std::vector<CUstream_st*>& all_streams() {
   return streams;
 }
 
-CUstream_st& stream_of(cudaStream_t stream) { return stream ? *stream : default_stream; }
+CUstream_st& stream_of(cudaStream_t stream) {
+  return stream ? *stream : default_stream;
+}
 
 void drain(CUstream_st& stream) {
   while (!stream.work.empty()) {
@@ -245,11 +247,17 @@ void destroy_stream(cudaStream_t stream) {
   delete stream;
 }
 
-void run_pending(cudaStream_t stream) { drain(stream_of(stream)); }
+void run_pending(cudaStream_t stream) {
+  drain(stream_of(stream));
+}
 
-std::size_t pending(cudaStream_t stream) { return stream_of(stream).work.size(); }
+std::size_t pending(cudaStream_t stream) {
+  return stream_of(stream).work.size();
+}
 
-void enqueue(cudaStream_t stream, std::function<void()> work) { stream_of(stream).work.push_back(std::move(work)); }
+void enqueue(cudaStream_t stream, std::function<void()> work) {
+  stream_of(stream).work.push_back(std::move(work));
+}
 
 void launch(cudaStream_t stream, unsigned blocks, int threads, std::size_t shared_bytes, const char* kernel,
             std::function<void()> body) {
@@ -268,9 +276,13 @@ void launch(cudaStream_t stream, unsigned blocks, int threads, std::size_t share
   });
 }
 
-void* shared_memory() { return Block::current().shared(); }
+void* shared_memory() {
+  return Block::current().shared();
+}
 
-void block_barrier(const char* file, int line) { Block::current().wait(At::block_barrier, 0, file, line); }
+void block_barrier(const char* file, int line) {
+  Block::current().wait(At::block_barrier, 0, file, line);
+}
 
 int block_barrier_or(int value, const char* file, int line) {
   Block& block = Block::current();
@@ -284,7 +296,9 @@ const std::uint64_t* exchange(std::uint64_t mine, const char* file, int line) {
   return block.snapshot();
 }
 
-int lane() { return static_cast<int>(thread_index.x) % warp; }
+int lane() {
+  return static_cast<int>(thread_index.x) % warp;
+}
 
 unsigned ballot(bool vote, const char* file, int line) {
   const std::uint64_t* votes = exchange(vote, file, line);
@@ -310,9 +324,13 @@ const char* cudaGetErrorName(cudaError_t error) {
   return "unknown";
 }
 
-const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+const char* cudaGetErrorString(cudaError_t) {
+  return "emulated";
+}
 
-cudaError_t cudaGetLastError() { return std::exchange(cuda_emulator::last_error, cudaSuccess); }
+cudaError_t cudaGetLastError() {
+  return std::exchange(cuda_emulator::last_error, cudaSuccess);
+}
 
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = machine().driver;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA on the host, for tests: the .cu files of this project compile with g++ against this header and run here.
 //
-// Each CUDA thread is a fiber. Fibers of a block run one after another in a shuffled order and change places at barriers
-// and warp exchanges only, so a missing barrier gives wrong results for some order. A barrier that not all threads of a
-// block reach, or that they reach in different places, is an error. Shared memory is a block of the exact size, filled
-// with NaN, so that the address sanitizer finds stores beyond it and reads before it is written spoil the result.
+// Each CUDA thread is a fiber. Fibers of a block run one after another in a shuffled order and change places at
+// barriers and warp exchanges only, so a missing barrier gives wrong results for some order. A barrier that not all
+// threads of a block reach, or that they reach in different places, is an error. Shared memory is a block of the exact
+// size, filled with NaN, so that the address sanitizer finds stores beyond it and reads before it is written spoil the
+// result.
 //
-// Streams are lazy: work runs when somebody waits for its stream, and not before. A host that reads without waiting sees
-// the old memory. Not modelled: races within a warp, tensor cores, limits of shared memory, graphs, and time.
+// Streams are lazy: work runs when somebody waits for its stream, and not before. A host that reads without waiting
+// sees the old memory. Not modelled: races within a warp, tensor cores, limits of shared memory, graphs, and time.
 #pragma once
 
 #include <cmath>
@@ -71,7 +72,7 @@ Machine& machine();
 
 cudaStream_t make_stream();
 void destroy_stream(cudaStream_t stream);
-void run_pending(cudaStream_t stream);      // without counting a wait
+void run_pending(cudaStream_t stream);     // without counting a wait
 std::size_t pending(cudaStream_t stream);  // launches that nobody has waited for
 void enqueue(cudaStream_t stream, std::function<void()> work);
 

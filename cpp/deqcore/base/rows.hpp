@@ -16,7 +16,9 @@ struct Rows {
 
   constexpr T* operator[](std::int64_t row) const { return data + row * pitch; }
 
-  constexpr Rows slice(std::int64_t first, std::int64_t count) const { return {data + first * pitch, count, width, pitch}; }
+  constexpr Rows slice(std::int64_t first, std::int64_t count) const {
+    return {data + first * pitch, count, width, pitch};
+  }
 
   constexpr operator Rows<const T>() const
     requires(!std::is_const_v<T>)

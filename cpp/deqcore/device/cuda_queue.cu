@@ -42,7 +42,9 @@ CudaQueue::CudaQueue(int device, CUstream_st* stream) : device_(device), stream_
   wait_after_each_ = sync && std::strcmp(sync, "1") == 0;
 }
 
-CudaQueue::~CudaQueue() { cudaFreeHost(mailbox_); }
+CudaQueue::~CudaQueue() {
+  cudaFreeHost(mailbox_);
+}
 
 void CudaQueue::note(const char* kernel, std::int64_t bytes) {
   if (!failed_.empty()) fail(ErrorCode::device, failed_);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A kernel is a struct that names its operands; a backend is a set of overloads run(queue, kernel). DEQCORE_KERNEL, of the
-// generated queues.hpp, declares them for every queue of the build.
+// A kernel is a struct that names its operands; a backend is a set of overloads run(queue, kernel). DEQCORE_KERNEL, of
+// the generated queues.hpp, declares them for every queue of the build.
 #pragma once
 
 #include <cstdint>

@@ -67,7 +67,15 @@ class CupyDoor:
         return 0 if array is None else int(array.data.ptr)
 
     def solver(
-        self, family: str, dtype: Any, rows: int, width: int, shape: tuple[int, ...], method: Any, stop: Any, threads: int
+        self,
+        family: str,
+        dtype: Any,
+        rows: int,
+        width: int,
+        shape: tuple[int, ...],
+        method: Any,
+        stop: Any,
+        threads: int,
     ) -> tuple[Any, Any]:
         """A solver of a family, and its scratch."""
         bits = 8 * dtype.itemsize

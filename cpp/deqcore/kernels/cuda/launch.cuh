@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The only file that launches. Launch shapes depend on the width of a row and never on how many rows there are, so a row's
-// sums have the same bits alone and in a batch.
+// The only file that launches. Launch shapes depend on the width of a row and never on how many rows there are, so a
+// row's sums have the same bits alone and in a batch.
 #pragma once
 
 #include <algorithm>
@@ -42,7 +42,8 @@ void launch(CudaQueue& queue, const char* kernel, std::int64_t blocks, int threa
   const OnDevice selected(queue.device());
   const std::size_t bytes = shared * sizeof(double);
 #ifdef DEQCORE_EMULATE_CUDA
-  cuda_emulator::launch(queue.stream(), static_cast<unsigned>(blocks), threads, bytes, kernel, [body] { run_body(body); });
+  cuda_emulator::launch(queue.stream(), static_cast<unsigned>(blocks), threads, bytes, kernel,
+                        [body] { run_body(body); });
 #else
   run_body<<<static_cast<unsigned>(blocks), threads, bytes, queue.stream()>>>(body);
 #endif
@@ -78,13 +79,13 @@ void for_each_cell(CudaQueue& queue, const char* kernel, std::int64_t rows, std:
   });
 }
 
-// body() by one block: for the few numbers that `count` rows share. Only for counts, maxima and places, which do not depend
-// on the number of threads.
+// body() by one block: for the few numbers that `count` rows share. Only for counts, maxima and places, which do not
+// depend on the number of threads.
 template <class Body>
 void in_one_block(CudaQueue& queue, const char* kernel, std::int64_t count, int sums, const Body& body) {
   const std::int64_t wanted = (count + warp - 1) / warp * warp;
-  launch(queue, kernel, 1, static_cast<int>(std::clamp<std::int64_t>(wanted, warp, most_warps * warp)), sums * most_warps,
-         body);
+  launch(queue, kernel, 1, static_cast<int>(std::clamp<std::int64_t>(wanted, warp, most_warps * warp)),
+         sums * most_warps, body);
 }
 
 }  // namespace deqcore::cuda

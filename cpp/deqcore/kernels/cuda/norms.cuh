@@ -10,8 +10,8 @@ namespace deqcore::cuda {
 // Between these a sum of squares in double has lost nothing to the limits of its range.
 inline constexpr double smallest_square_sum = 1e-280, largest_square_sum = 1e280;
 
-// largest[k] = the largest |value k| of a row; fill(at, values) gives the Count values of element `at`. NaN or infinity in
-// any element makes it not finite. Every thread gets the result.
+// largest[k] = the largest |value k| of a row; fill(at, values) gives the Count values of element `at`. NaN or infinity
+// in any element makes it not finite. Every thread gets the result.
 template <int Count, class Fill>
 __device__ inline void row_largest(std::int64_t width, const Fill& fill, double (&largest)[Count]) {
   double values[Count], poison[Count];

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reductions over a block, in a fixed order and without atomics. Every thread of the block calls them and gets the result.
+// Reductions over a block, in a fixed order and without atomics. Every thread of the block calls them and gets the
+// result.
 #pragma once
 
 #include "deqcore/kernels/cuda/launch.cuh"
@@ -40,7 +41,8 @@ __device__ inline void block_max(double (&values)[Count], double* shared) {
 #pragma unroll
   for (int k = 0; k < Count; ++k) {
     values[k] = 0;
-    for (int w = 0; w < warps; ++w) values[k] = shared[k * most_warps + w] > values[k] ? shared[k * most_warps + w] : values[k];
+    for (int w = 0; w < warps; ++w)
+      values[k] = shared[k * most_warps + w] > values[k] ? shared[k * most_warps + w] : values[k];
   }
   __syncthreads();
 }

@@ -7,7 +7,9 @@
 namespace deqcore {
 namespace {
 
-__device__ bool same_bits(double a, double b) { return __double_as_longlong(a) == __double_as_longlong(b); }
+__device__ bool same_bits(double a, double b) {
+  return __double_as_longlong(a) == __double_as_longlong(b);
+}
 
 // By all threads of a block. Bits, not values: NaN equals itself and -0 differs from 0.
 template <class T>

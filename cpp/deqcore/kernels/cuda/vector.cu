@@ -15,17 +15,16 @@ void run(CudaQueue& queue, const CopyRows<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const GatherRows<T>& k) {
   queue.note("GatherRows", 2 * k.source.count * k.from.width * sizeof(T));
-  cuda::for_each_cell(
-      queue, "GatherRows", k.source.count, k.from.width,
-      [k] __device__(std::int64_t i, std::int64_t at) { k.to[i][at] = k.from[k.source.ids[i]][at]; });
+  cuda::for_each_cell(queue, "GatherRows", k.source.count, k.from.width,
+                      [k] __device__(std::int64_t i, std::int64_t at) { k.to[i][at] = k.from[k.source.ids[i]][at]; });
 }
 
 template <class T>
 void run(CudaQueue& queue, const AddRows<T>& k) {
   queue.note("AddRows", 3 * k.rows.count * k.sum.width * sizeof(T));
-  cuda::for_each_cell(
-      queue, "AddRows", k.rows.count, k.sum.width,
-      [k] __device__(std::int64_t i, std::int64_t at) { k.sum[i][at] = k.a[i][at] + k.b[k.rows.ids[i]][at]; });
+  cuda::for_each_cell(queue, "AddRows", k.rows.count, k.sum.width, [k] __device__(std::int64_t i, std::int64_t at) {
+    k.sum[i][at] = k.a[i][at] + k.b[k.rows.ids[i]][at];
+  });
 }
 
 template <class T>

@@ -147,13 +147,11 @@ def _method(name: str) -> Any:
     return call
 
 
-for _name in (
-    *("add sub mul truediv matmul pow neg abs lt le gt ge eq ne radd rsub rmul rtruediv rmatmul".split()),
-):
-    setattr(ndarray, f"__{_name}__", _method(f"__{_name}__"))
-for _name in "reshape take copy astype any all max min sum mean view ravel transpose".split():
+_OPERATORS = """add sub mul truediv matmul pow neg abs lt le gt ge eq ne radd rsub rmul rtruediv rmatmul"""
+_METHODS = """reshape take copy astype any all max min sum mean view ravel transpose"""
+for _name in [f"__{name}__" for name in _OPERATORS.split()] + _METHODS.split():
     setattr(ndarray, _name, _method(_name))
-ndarray.__hash__ = None  # type: ignore[assignment]
+ndarray.__hash__ = None
 
 
 def _fresh(shape: Any, dtype: Any) -> np.ndarray:
