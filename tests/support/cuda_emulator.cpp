@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda_emulator.hpp"
 
-#include <ucontext.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
@@ -14,11 +12,41 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define FIBERS_TELL_ASAN 1
 #else
 #define FIBERS_TELL_ASAN 0
 #endif
+
+#if !defined(__x86_64__)
+#error "the emulator changes stacks by hand, so far for x86-64 only"
+#endif
+
+// Saves the registers that a call preserves on this stack, leaves its end in *mine, and goes on where `theirs` was
+// left. (swapcontext does the same with two system calls, and under the address sanitizer by clearing the whole stack.)
+extern "C" void cuda_emulator_switch(void** mine, void* theirs);
+asm(R"(
+  .text
+  .type cuda_emulator_switch, @function
+cuda_emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+  .size cuda_emulator_switch, .-cuda_emulator_switch
+)");
 
 struct CUstream_st {
   std::deque<std::function<void()>> work;
@@ -31,13 +59,13 @@ thread_local Index thread_index, block_index, block_shape, grid_shape;
 namespace {
 
 constexpr int warp = 32;
-constexpr std::size_t stack_bytes = 256 * 1024;
+constexpr std::size_t stack_bytes = 64 * 1024;
 
 enum class At { ready, block_barrier, warp_exchange, end };
 
 struct Fiber {
-  ucontext_t context{};
   std::unique_ptr<std::byte[]> stack{new std::byte[stack_bytes]};
+  void* left_at = nullptr;  // end of its stack while another runs
   At at = At::ready;
   const char* file = nullptr;
   int line = 0;
@@ -110,13 +138,17 @@ class Block {
     block.leave(self, true);
   }
 
-  void prepare(Fiber& fiber) {
+  // A fresh stack: six registers, where to start, and nowhere to return to.
+  static void prepare(Fiber& fiber) {
+#if FIBERS_TELL_ASAN
+    __asan_unpoison_memory_region(fiber.stack.get(), stack_bytes);
+#endif
     fiber.at = At::ready;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = stack_bytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, &Block::entry, 0);
+    const std::uintptr_t top = (reinterpret_cast<std::uintptr_t>(fiber.stack.get()) + stack_bytes) / 16 * 16;
+    auto* const end = reinterpret_cast<void**>(top) - 8;
+    std::fill(end, end + 8, nullptr);
+    end[6] = reinterpret_cast<void*>(&Block::entry);
+    fiber.left_at = end;
   }
 
   void resume(int t) {
@@ -126,7 +158,7 @@ class Block {
     void* own = nullptr;
     __sanitizer_start_switch_fiber(&own, fiber.stack.get(), stack_bytes);
 #endif
-    swapcontext(&host_, &fiber.context);
+    cuda_emulator_switch(&host_, fiber.left_at);
 #if FIBERS_TELL_ASAN
     __sanitizer_finish_switch_fiber(own, nullptr, nullptr);
 #endif
@@ -136,7 +168,7 @@ class Block {
 #if FIBERS_TELL_ASAN
     __sanitizer_start_switch_fiber(for_good ? nullptr : &self.asan_stack, host_stack_, host_stack_bytes_);
 #endif
-    swapcontext(&self.context, &host_);
+    cuda_emulator_switch(&self.left_at, host_);
 #if FIBERS_TELL_ASAN
     __sanitizer_finish_switch_fiber(self.asan_stack, &host_stack_, &host_stack_bytes_);
 #endif
@@ -203,7 +235,7 @@ class Block {
   int count_;
   std::vector<std::vector<std::uint64_t>> snapshots_;  // by warp: what its lanes gave last
   std::unique_ptr<std::byte, Free> shared_;
-  ucontext_t host_{};
+  void* host_ = nullptr;  // end of its stack while a fiber runs
   const void* host_stack_ = nullptr;
   std::size_t host_stack_bytes_ = 0;
   std::exception_ptr error_;
@@ -262,6 +294,10 @@ void enqueue(cudaStream_t stream, std::function<void()> work) {
 void launch(cudaStream_t stream, unsigned blocks, int threads, std::size_t shared_bytes, const char* kernel,
             std::function<void()> body) {
   machine().launches += 1;
+  if (machine().fail_at_launch > 0 && --machine().fail_at_launch == 0) {
+    last_error = cudaErrorLaunchFailure;
+    return;
+  }
   enqueue(stream, [=] {
     std::mt19937_64 random(machine().order_seed);
     std::vector<unsigned> order(blocks);
@@ -366,6 +402,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 
 cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+  machine().allocations += 1;
   *memory = std::malloc(bytes);
   return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
 }

@@ -65,7 +65,8 @@ struct Machine {
   int devices = 2;
   int current_device = 0;
   std::uint64_t order_seed = 1;
-  std::size_t memory = SIZE_MAX;  // bytes that cudaMallocAsync may still give
+  std::size_t memory = SIZE_MAX;    // bytes that cudaMallocAsync may still give
+  std::int64_t fail_at_launch = 0;  // that launch from now on fails; 0: none
   std::int64_t launches = 0, waits = 0, allocations = 0;
 };
 Machine& machine();

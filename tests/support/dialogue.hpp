@@ -72,13 +72,14 @@ struct Case {
   using Solver = typename Kind::template Solver<Queue, T>;
   static constexpr int threads = Entry::threads;
 
-  static Queue make_queue(int workers) { return Queue(workers); }
+  static Queue make_queue(int workers) { return Entry::make(workers); }
+  static std::int64_t allocations() { return Entry::allocations(); }
   static std::string name() { return Entry::name(); }
 };
 
 // For tests of results: the queue changes no bit, which the dialogue checks show.
 template <class Kind>
-using SerialCases = ::testing::Types<Case<Kind, On<CpuQueue, float, 1>>, Case<Kind, On<CpuQueue, double, 1>>>;
+using SerialCases = ::testing::Types<Case<Kind, OnFirstQueue<float>>, Case<Kind, OnFirstQueue<double>>>;
 
 // What a solve gave.
 template <class T>

@@ -75,9 +75,9 @@ class Dialogue : public ::testing::Test {
     parallel_for(2, 2, [](std::int64_t) {});  // the workers start once per process
     for (const Retire retire : {Retire::off, Retire::on}) {
       auto solve = make(batch(), {.stop = {.retire = retire}});
-      const std::int64_t before = allocations();
+      const std::int64_t before = Case::allocations();
       solve.run_to_end(solve.start());
-      EXPECT_EQ(allocations(), before);
+      EXPECT_EQ(Case::allocations(), before);
       EXPECT_EQ(solve.report.status[0], Status::converged);
     }
   }

@@ -8,6 +8,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "counting.hpp"
 #include "deqcore/device/queues.hpp"
 
 #ifdef DEQCORE_EMULATE_CUDA
@@ -24,7 +25,8 @@ struct On {
   using T = Element;
   static constexpr int threads = Threads;
 
-  static Queue make() { return Queue(Threads); }
+  static Queue make(int threads_given = Threads) { return Queue(threads_given); }
+  static std::int64_t allocations() { return test::allocations(); }
   static std::string name() {
     return "Cpu" + std::to_string(Threads) + (std::is_same_v<T, float> ? "Float" : "Double");
   }
@@ -39,11 +41,13 @@ struct OnEmulatedCuda {
   using T = Element;
   static constexpr int threads = 1;
 
-  static Queue make() {
+  static Queue make(int = 1) {
     setenv("DEQCORE_SYNC", "1", 1);
     cuda_emulator::machine().order_seed = OrderSeed;
     return Queue(0, nullptr);
   }
+  // Of the device: the emulator itself makes objects on the host.
+  static std::int64_t allocations() { return cuda_emulator::machine().allocations; }
   static std::string name() {
     return "EmulatedCuda" + std::to_string(OrderSeed) + (std::is_same_v<T, float> ? "Float" : "Double");
   }
@@ -51,7 +55,11 @@ struct OnEmulatedCuda {
 
 using Queues = std::tuple<OnEmulatedCuda<float, 1>, OnEmulatedCuda<double, 1>, OnEmulatedCuda<float, 2>,
                           OnEmulatedCuda<double, 2>, OnEmulatedCuda<float, 3>, OnEmulatedCuda<double, 3>>;
+template <class T>
+using OnFirstQueue = OnEmulatedCuda<T, 1>;
 #else
+template <class T>
+using OnFirstQueue = On<CpuQueue, T, 1>;
 using Queues =
     std::tuple<On<CpuQueue, float, 1>, On<CpuQueue, double, 1>, On<CpuQueue, float, 2>, On<CpuQueue, double, 2>>;
 #endif
