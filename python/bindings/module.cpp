@@ -18,6 +18,8 @@ NB_MODULE(_core, m) {
         case deqcore::ErrorCode::unsupported: PyErr_SetString(PyExc_NotImplementedError, error.what()); break;
         case deqcore::ErrorCode::out_of_memory: PyErr_SetString(PyExc_MemoryError, error.what()); break;
         case deqcore::ErrorCode::device:
+          PyErr_SetString(nb::module_::import_("deqcore.errors").attr("DeviceError").ptr(), error.what());
+          break;
         case deqcore::ErrorCode::internal: PyErr_SetString(PyExc_RuntimeError, error.what()); break;
       }
     }

@@ -15,12 +15,13 @@ from ._fixed_point import fixed_point, scratch_bytes
 from ._methods import Anderson, Method, Picard
 from ._options import num_threads, set_num_threads
 from ._solution import Progress, Solution, Status, Tolerances
-from .errors import ConvergenceError, ConvergenceWarning
+from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 
 __all__ = [
     "Anderson",
     "ConvergenceError",
     "ConvergenceWarning",
+    "DeviceError",
     "Method",
     "Picard",
     "Progress",

@@ -60,7 +60,8 @@ def adjoint(
         u0: starting points, of the shape and dtype of z; None starts at g.
         method: :class:`Anderson` (the default), :class:`Picard` (the Neumann series), or a name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
-        atol, max_steps, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`.
+        atol, max_steps, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for
+            :func:`fixed_point`.
 
     Returns:
         A :class:`Solution`: ``value`` is u, ``scale`` is \\|g\\|, ``nfe`` counts products with J'.

@@ -48,7 +48,7 @@ class State:
 
 
 def check_state(array: Any, what: str, like: State | None = None, stream: Any = None) -> State:
-    """Refuse what cannot be a state: wrong library, dtype or shape, empty, NaN; ``like`` fixes library, shape, dtype."""
+    """Refuse what cannot be a state: wrong library, dtype or shape, empty, NaN; ``like`` fixes the first three."""
     if like is None:
         door = door_for(array, what, stream)
     else:

@@ -42,7 +42,7 @@ def info() -> str:
     lines = {
         "deqcore": _core.version,
         "built with": _core.built_with,
-        "backends": "cpu; cuda: not in this build",
+        "backends": _backends(),
         "threads": str(_core.num_threads()),
         "instruction set": _core.simd_level(),
         "python": f"{platform.python_version()} ({platform.python_implementation()}), {platform.platform()}",
@@ -53,6 +53,13 @@ def info() -> str:
     }
     lines |= {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return "\n".join(f"{name:<{max(map(len, lines))}}  {value}" for name, value in lines.items())
+
+
+def _backends() -> str:
+    if not _core.has_cuda:
+        return "cpu; cuda: not in this build (no nvcc was found, or DEQCORE_CUDA=OFF)"
+    summary: str = getattr(_core, "cuda_summary")()  # noqa: B009, only some builds have it
+    return f"cpu; cuda: {summary}"
 
 
 def _version(distribution: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import to_host
+from ._arrays import Array, to_host
 
 __all__ = ["Progress", "Solution", "Status", "Tolerances"]
 
@@ -132,20 +132,20 @@ class Solution:
         (True, [0.7391, 0.7391])
     """
 
-    value: np.ndarray
-    residual: np.ndarray
-    scale: np.ndarray
-    status: np.ndarray
-    steps: np.ndarray
-    rejected: np.ndarray
-    singular: np.ndarray
+    value: Array
+    residual: Array
+    scale: Array
+    status: Array
+    steps: Array
+    rejected: Array
+    singular: Array
     nfe: int
     rows_asked: int
     tolerances: Tolerances
     retire: str
     copies: int
     scratch_bytes: int
-    trace: np.ndarray | None = None
+    trace: Array | None = None
     _method: str = ""
     _solver: str = ""
 
@@ -169,12 +169,12 @@ class Solution:
         return np.full(self.status.shape, self._method)
 
     @property
-    def x(self) -> np.ndarray:
+    def x(self) -> Array:
         """``value``, by SciPy's name."""
         return self.value
 
     @property
-    def nit(self) -> np.ndarray:
+    def nit(self) -> Array:
         """``steps``, by SciPy's name."""
         return self.steps
 
@@ -185,8 +185,15 @@ class Solution:
 
     def _with_host_report(self) -> Solution:
         """The same with the arrays of the report on the host; waits for the device."""
-        names = ("residual", "scale", "status", "steps", "rejected", "singular")
-        return replace(self, **{name: to_host(getattr(self, name)) for name in names})
+        return replace(
+            self,
+            residual=to_host(self.residual),
+            scale=to_host(self.scale),
+            status=to_host(self.status),
+            steps=to_host(self.steps),
+            rejected=to_host(self.rejected),
+            singular=to_host(self.singular),
+        )
 
     @property
     def message(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._solution import Solution
 
-__all__ = ["ConvergenceError", "ConvergenceWarning"]
+__all__ = ["ConvergenceError", "ConvergenceWarning", "DeviceError"]
 
 
 class ConvergenceError(ArithmeticError):
@@ -43,4 +43,16 @@ class ConvergenceWarning(UserWarning):
         ...     solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), on_failure="warn")
         >>> print(said[0].message)
         fixed_point: rows ended as out_of_steps; see the solution's status and explain()
+    """
+
+
+class DeviceError(RuntimeError):
+    """A CUDA device cannot be used (no driver, a driver too old) or failed at work, named with what it was doing.
+
+    After a failure at work the device's context is lost to the process, as CUDA has it; nothing on the CPU is.
+
+    Example:
+        >>> import deqcore
+        >>> issubclass(deqcore.DeviceError, RuntimeError)
+        True
     """

@@ -13,7 +13,10 @@ from .. import _core
 from . import numpy_door
 from .describe import describe
 
-__all__ = ["describe", "door_for", "numpy_door", "same_library", "to_host"]
+#: A NumPy array, or a CuPy array on a CUDA device.
+Array = Any
+
+__all__ = ["Array", "describe", "door_for", "numpy_door", "same_library", "to_host"]
 
 
 def door_for(array: Any, what: str, stream: Any = None) -> Any:

@@ -85,8 +85,9 @@ class CupyDoor:
 
     def native_report(self, arrays: tuple[Any, ...], trace: Any) -> Any:
         """The report's arrays, as the core takes them."""
-        addresses = [array.data.ptr for array in arrays]
-        return _core.DeviceReport(*addresses, 0 if trace is None else trace.data.ptr, len(arrays[0]))
+        status, steps, residual, scale, rejected, singular = (array.data.ptr for array in arrays)
+        traced = 0 if trace is None else trace.data.ptr
+        return _core.DeviceReport(status, steps, residual, scale, rejected, singular, traced, len(arrays[0]))
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""

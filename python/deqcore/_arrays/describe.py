@@ -15,7 +15,8 @@ def describe(given: Any) -> str:
         return f"{masked}array of shape {given.shape} and dtype {given.dtype}"
     kind = type(given)
     if hasattr(given, "__cuda_array_interface__") and hasattr(given, "dtype"):
-        return f"{kind.__module__.split('.')[0]} array of shape {tuple(given.shape)} and dtype {given.dtype} on a CUDA device"
+        library, shape = kind.__module__.split(".")[0], tuple(given.shape)
+        return f"{library} array of shape {shape} and dtype {given.dtype} on a CUDA device"
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
     if hasattr(given, "__cuda_array_interface__"):
         return f"{name} on a CUDA device"

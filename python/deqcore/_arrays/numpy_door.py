@@ -18,7 +18,7 @@ look_every = 1  # looking costs nothing where the host is the device
 
 _ALIGNMENT = 64
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_SOLVERS = {
+_SOLVERS: dict[tuple[str, Any], Any] = {
     ("fixed_point", np.dtype(np.float32)): _core.FixedPoint32,
     ("fixed_point", np.dtype(np.float64)): _core.FixedPoint64,
     ("adjoint", np.dtype(np.float32)): _core.Adjoint32,
@@ -57,7 +57,8 @@ def answers(solver: Any, memory: np.ndarray, shape: tuple[int, ...], dtype: Any)
 
 def native_report(arrays: tuple[Any, ...], trace: Any) -> Any:
     """The report's arrays, as the core takes them."""
-    return _core.Report(*arrays, trace)
+    status, steps, residual, scale, rejected, singular = arrays
+    return _core.Report(status, steps, residual, scale, rejected, singular, trace)
 
 
 def empty(shape: Any, dtype: Any) -> np.ndarray:
