@@ -92,7 +92,7 @@ def build(quick: bool) -> Path:
         raise SystemExit("the C++ benchmarks need cmake: pip install 'deqcore[test]', or give --binary")
     # a quick run shows that everything runs, and its times say nothing: compiling is what it would wait for
     folder = HERE.parent / "build" / ("benchmarks-quick" if quick else "benchmarks")
-    options = ["-DDEQCORE_BENCHMARKS=ON", "-DDEQCORE_TESTS=OFF", "-DDEQCORE_INSTALL=OFF"]
+    options = ["-DDEQCORE_BENCHMARKS=ON", "-DDEQCORE_TESTS=OFF", "-DDEQCORE_INSTALL=OFF", "-DDEQCORE_CUDA=OFF"]
     options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"] if quick else ["-DCMAKE_BUILD_TYPE=Release"]
     if shutil.which("ninja", path=path) and not (folder / "CMakeCache.txt").exists():
         options += ["-G", "Ninja"]

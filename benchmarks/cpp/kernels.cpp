@@ -28,6 +28,7 @@ class Operands {
     for (const Rows<T>& block : {z, f, before, next, result}) random.fill(block.data, rows * width);
     states.report = report_.view();
     std::iota(ids, ids + rows, 0);
+    *states.failed = 0;
     for (std::int64_t row = 0; row < rows; ++row) {
       states.report.scale[row] = states.report.residual[row] = 1;
       states.g_norm[row] = states.f_norm[row] = states.best[row] = 1;
@@ -75,6 +76,7 @@ class Operands {
     states.best_at = arena.take<BestAt>(rows);
     states.event = arena.take<Event>(rows);
     states.frozen = arena.take<std::int8_t>(rows);
+    states.failed = arena.take<std::int64_t>(1);
     if (!with_history) return;
     history = {.dF = arena.take<T>(rows * m * width),
                .dG = arena.take<T>(rows * m * width),

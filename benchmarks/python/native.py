@@ -10,6 +10,7 @@ import numpy as np
 
 import deqcore
 from deqcore import _core
+from deqcore._arrays import numpy_door
 from deqcore._dialogue import Report
 from deqcore._methods import resolve_method
 from deqcore._options import stop_rule
@@ -38,9 +39,9 @@ def measure(plan: Plan, method: str, rows: int, width: int, threads: int) -> dic
         return deqcore.fixed_point(layer, z0, row_args=(x,), method=method, rtol=1e-6, max_steps=1000, threads=threads)
 
     # the same solve at the seam to C++, everything else made beforehand
-    report, result = Report(rows, 0), np.empty_like(x)
+    report, result = Report(numpy_door, rows, 0), np.empty_like(x)
     _, options = resolve_method(method)
-    stop = stop_rule(rtol=1e-6, atol=0.0, max_steps=1000, norm=2, look_every=None, retire=_core.Retire.on)
+    stop = stop_rule(rtol=1e-6, atol=0.0, max_steps=1000, norm=2, look_every=1, retire=_core.Retire.on)
 
     def inside() -> Any:
         return layer._native.solve(z0, x, result, report.native, None, options, stop, threads)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import describe, door_for, numpy_door
+from ._arrays import check_numpy, describe, numpy_door
 from ._dialogue import Setup, State, check_state
 from ._options import threads_named
 
@@ -67,7 +67,7 @@ class Dense:
 
     @staticmethod
     def _weights(W: Any) -> np.ndarray:
-        door_for(W, "W")
+        check_numpy(W, "W")
         if W.ndim != 2 or W.shape[0] != W.shape[1]:
             raise ValueError(f"W: {describe(W)} given; expected a square matrix, (width, width)")
         return check_state(W, "W").block
@@ -265,13 +265,13 @@ class Dense:
         if state.width != self.width:
             raise ValueError(f"{what}: shape {state.shape} given; expected rows of width {self.width}, that of the map")
         injection = row_args[0]
-        door = door_for(injection, "injection")
-        door.check_floats(injection, "injection", self.dtype)
+        check_numpy(injection, "injection")
+        numpy_door.check_floats(injection, "injection", self.dtype)
         one_row = injection.size == self.width and (injection.ndim == 1 or injection.shape[:1] == (1,))
         if not one_row and injection.shape != state.shape:
             raise ValueError(
                 f"injection: {describe(injection)} given; expected shape {state.shape}, or one row of {self.width}"
             )
-        block: np.ndarray = door.contiguous(injection)
-        door.check_finite(block, "injection")
+        block: np.ndarray = numpy_door.contiguous(injection)
+        numpy_door.check_finite(block, "injection")
         return block.reshape(1 if one_row else state.rows, self.width)

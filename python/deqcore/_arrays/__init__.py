@@ -16,24 +16,39 @@ from .describe import describe
 #: A NumPy array, or a CuPy array on a CUDA device.
 Array = Any
 
-__all__ = ["Array", "describe", "door_for", "numpy_door", "same_library", "to_host"]
+__all__ = ["Array", "check_numpy", "describe", "door_for", "numpy_door", "same_library", "to_host"]
 
 
 def door_for(array: Any, what: str, stream: Any = None) -> Any:
     """Return the door of the library that ``array`` belongs to; ``what`` names the argument in errors."""
-    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
-        if stream is not None:
-            raise ValueError(f"stream: {stream!r} given with NumPy arrays; expected None: they have no stream")
-        return numpy_door
     if _is_cupy(array):
         from .cupy_door import CupyDoor
 
         _need_cuda(array, what)
         return CupyDoor(array.device.id, None if stream is None else stream_address(stream))
+    if not is_numpy(array) and hasattr(array, "__cuda_array_interface__"):
+        _need_cuda(array, what)
+        raise TypeError(
+            f"{what}: {describe(array)} given; expected a CuPy array (cupy.asarray makes one of it, without a copy) "
+            f"or a NumPy array"
+        )
+    check_numpy(array, what)
+    if stream is not None:
+        raise ValueError(f"stream: {stream!r} given with NumPy arrays; expected None: they have no stream")
+    return numpy_door
+
+
+def is_numpy(array: Any) -> bool:
+    """Whether NumPy's door takes it: a mask would be lost on the way."""
+    return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+
+
+def check_numpy(array: Any, what: str) -> None:
+    """Refuse anything but a NumPy array."""
+    if is_numpy(array):
+        return
     hint = ""
-    if hasattr(array, "__cuda_array_interface__"):
-        hint = " or a CuPy array (cupy.asarray makes one of it, without a copy)"
-    elif isinstance(array, np.ma.MaskedArray):
+    if isinstance(array, np.ma.MaskedArray):
         hint = " without a mask (.filled() makes one)"
     elif isinstance(array, (list, tuple, int, float, np.generic)):
         hint = " (np.asarray makes one)"
@@ -43,9 +58,8 @@ def door_for(array: Any, what: str, stream: Any = None) -> Any:
 def same_library(array: Any, door: Any, what: str) -> None:
     """Refuse an array of another library, or on another device, than the state's."""
     if door is numpy_door:
-        if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
-            return
-    elif _is_cupy(array):
+        return check_numpy(array, what)
+    if _is_cupy(array):
         if array.device.id == door.device:
             return
         raise ValueError(f"{what}: array on device {array.device.id} given; expected device {door.device}, the state's")

@@ -14,10 +14,9 @@ def describe(given: Any) -> str:
         masked = "masked " if isinstance(given, np.ma.MaskedArray) else ""
         return f"{masked}array of shape {given.shape} and dtype {given.dtype}"
     kind = type(given)
-    if hasattr(given, "__cuda_array_interface__") and hasattr(given, "dtype"):
-        library, shape = kind.__module__.split(".")[0], tuple(given.shape)
-        return f"{library} array of shape {shape} and dtype {given.dtype} on a CUDA device"
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+    if hasattr(given, "__cuda_array_interface__") and hasattr(given, "dtype"):
+        return f"{name} of shape {tuple(given.shape)} and dtype {given.dtype} on a CUDA device"
     if hasattr(given, "__cuda_array_interface__"):
         return f"{name} on a CUDA device"
     return name
