@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ._arrays import Array, door_for
 from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
 from ._methods import Method
 from ._options import check_callback, flag, refuse_unknown
@@ -23,13 +24,13 @@ _DEFAULT_RTOL = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
 
 def adjoint(
     map_or_vjp: Callable[..., Any] | Dense,
-    z: Any,
-    g: Any,
+    z: Array,
+    g: Array,
     *,
     args: tuple[Any, ...] = (),
     row_args: tuple[Any, ...] = (),
     pass_rows: bool = False,
-    u0: Any = None,
+    u0: Array | None = None,
     method: Method | str | None = None,
     rtol: float | None = None,
     atol: float = 0.0,
@@ -81,40 +82,40 @@ def adjoint(
         refuse_unknown("adjoint", unknown, _OPTIONS)
     if not callable(map_or_vjp):
         raise TypeError(f"map_or_vjp: {map_or_vjp!r} given; expected vjp(z, v, ...) or a map from deqcore.maps")
-    state = check_state(z, "z", stream=stream)
-    right = check_state(g, "g", like=state)
-    start = right if u0 is None else check_state(u0, "u0", like=state)
-    check_args(args, row_args)
-    check_callback(callback)
-    pass_rows = flag(pass_rows, "pass_rows")
-    setup = Setup(
-        "adjoint",
-        state,
-        retire_by_default=isinstance(map_or_vjp, Dense) or bool(row_args) or pass_rows,
-        relative_to="scale",
-        method=method,
-        rtol=_DEFAULT_RTOL[state.dtype] if rtol is None else rtol,
-        atol=atol,
-        max_steps=max_steps,
-        norm=norm,
-        look_every=look_every,
-        retire=retire,
-        trace=trace,
-        threads=threads,
-        on_failure=on_failure,
-    )
-    if isinstance(map_or_vjp, Dense):
-        injection = map_or_vjp._injection(args, row_args, pass_rows, state)
-        if callback is None:
-            return setup.finish(*map_or_vjp._solve_adjoint(setup, injection, right.block, start.block))
-        row_args = (map_or_vjp._per_row(injection, state),)
-    door = state.door
-    row_data = check_row_args(row_args, state)
-    vjp: Callable[..., Any] = map_or_vjp
-    if isinstance(map_or_vjp, Dense):
-        vjp = partial(map_or_vjp._product_of, threads=setup.threads)
-
+    door = door_for(z, "z", stream)
     with door.on_stream():
+        state = check_state(z, "z", door=door)
+        right = check_state(g, "g", like=state)
+        start = right if u0 is None else check_state(u0, "u0", like=state)
+        check_args(args, row_args)
+        check_callback(callback)
+        pass_rows = flag(pass_rows, "pass_rows")
+        setup = Setup(
+            "adjoint",
+            state,
+            retire_by_default=isinstance(map_or_vjp, Dense) or bool(row_args) or pass_rows,
+            relative_to="scale",
+            method=method,
+            rtol=_DEFAULT_RTOL[state.dtype] if rtol is None else rtol,
+            atol=atol,
+            max_steps=max_steps,
+            norm=norm,
+            look_every=look_every,
+            retire=retire,
+            trace=trace,
+            threads=threads,
+            on_failure=on_failure,
+        )
+        if isinstance(map_or_vjp, Dense):
+            injection = map_or_vjp._injection(args, row_args, pass_rows, state)
+            if callback is None:
+                return setup.finish(*map_or_vjp._solve_adjoint(setup, injection, right.block, start.block))
+            row_args = (map_or_vjp._per_row(injection, state),)
+        row_data = check_row_args(row_args, state)
+        vjp: Callable[..., Any] = map_or_vjp
+        if isinstance(map_or_vjp, Dense):
+            vjp = partial(map_or_vjp._product_of, threads=setup.threads)
+
         solver, scratch = setup.dialogue()
 
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:

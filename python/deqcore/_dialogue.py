@@ -47,13 +47,13 @@ class State:
         return self.shape if len(self.shape) == 1 else (count, *self.shape[1:])
 
 
-def check_state(array: Any, what: str, like: State | None = None, stream: Any = None) -> State:
+def check_state(array: Any, what: str, like: State | None = None, door: Any = None) -> State:
     """Refuse what cannot be a state: wrong library, dtype or shape, empty, NaN; ``like`` fixes the first three."""
-    if like is None:
-        door = door_for(array, what, stream)
-    else:
+    if like is not None:
         door = like.door
         same_library(array, door, what)
+    elif door is None:
+        door = door_for(array, what)
     door.check_floats(array, what, like.dtype if like else None)
     if like is not None and array.shape != like.shape:
         raise ValueError(f"{what}: {describe(array)} given; expected shape {like.shape}")

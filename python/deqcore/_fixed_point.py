@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import _core
+from ._arrays import Array, door_for
 from ._dialogue import Setup, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._methods import Method, resolve_method
 from ._options import check_callback, flag, integer, refuse_unknown
@@ -22,7 +23,7 @@ __all__ = ["fixed_point", "scratch_bytes"]
 
 def fixed_point(
     f: Callable[..., Any] | Dense,
-    z0: Any,
+    z0: Array,
     *,
     args: tuple[Any, ...] = (),
     row_args: tuple[Any, ...] = (),
@@ -104,45 +105,45 @@ def fixed_point(
         refuse_unknown("fixed_point", unknown, _OPTIONS)
     if not callable(f):
         raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
-    state = check_state(z0, "z0", stream=stream)
-    check_args(args, row_args)
-    check_callback(callback)
-    pass_rows = flag(pass_rows, "pass_rows")
-    scales = check_scale(scale, state.rows)
-    setup = Setup(
-        "fixed_point",
-        state,
-        retire_by_default=isinstance(f, Dense) or bool(row_args) or pass_rows,
-        relative_to="image",
-        method=method,
-        rtol=rtol,
-        atol=atol,
-        max_steps=max_steps,
-        norm=norm,
-        look_every=look_every,
-        retire=retire,
-        trace=trace,
-        threads=threads,
-        on_failure=on_failure,
-    )
-    if isinstance(f, Dense):
-        injection = f._injection(args, row_args, pass_rows, state, "z0")
-        if callback is None:
-            return setup.finish(*f._solve(setup, injection, scales))
-        row_args = (f._per_row(injection, state),)
-    door = state.door
-    row_data = check_row_args(row_args, state)
-    call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
-
-    def bind(count: int, rows: Any) -> Callable[[Any], Any]:
-        own = gathered(row_data, count, rows, state)
-        if pass_rows:
-            return lambda z: call(z, *args, *own, rows=rows)
-        if args or own:
-            return lambda z: call(z, *args, *own)
-        return call
-
+    door = door_for(z0, "z0", stream)
     with door.on_stream():
+        state = check_state(z0, "z0", door=door)
+        check_args(args, row_args)
+        check_callback(callback)
+        pass_rows = flag(pass_rows, "pass_rows")
+        scales = check_scale(scale, state.rows)
+        setup = Setup(
+            "fixed_point",
+            state,
+            retire_by_default=isinstance(f, Dense) or bool(row_args) or pass_rows,
+            relative_to="image",
+            method=method,
+            rtol=rtol,
+            atol=atol,
+            max_steps=max_steps,
+            norm=norm,
+            look_every=look_every,
+            retire=retire,
+            trace=trace,
+            threads=threads,
+            on_failure=on_failure,
+        )
+        if isinstance(f, Dense):
+            injection = f._injection(args, row_args, pass_rows, state, "z0")
+            if callback is None:
+                return setup.finish(*f._solve(setup, injection, scales))
+            row_args = (f._per_row(injection, state),)
+        row_data = check_row_args(row_args, state)
+        call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
+
+        def bind(count: int, rows: Any) -> Callable[[Any], Any]:
+            own = gathered(row_data, count, rows, state)
+            if pass_rows:
+                return lambda z: call(z, *args, *own, rows=rows)
+            if args or own:
+                return lambda z: call(z, *args, *own)
+            return call
+
         solver, scratch = setup.dialogue()
         operands = map(door.operand, (state.block, setup.result))
         solver.start(*operands, setup.report.native, door.operand(door.scales(scales)))

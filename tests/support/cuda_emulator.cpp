@@ -244,11 +244,6 @@ class Block {
 
 cudaError_t last_error = cudaSuccess;
 CUstream_st default_stream;
-std::vector<CUstream_st*>& all_streams() {
-  static std::vector<CUstream_st*> streams{&default_stream};
-  return streams;
-}
-
 CUstream_st& stream_of(cudaStream_t stream) {
   return stream ? *stream : default_stream;
 }
@@ -269,13 +264,11 @@ Machine& machine() {
 }
 
 cudaStream_t make_stream() {
-  all_streams().push_back(new CUstream_st);
-  return all_streams().back();
+  return new CUstream_st;
 }
 
 void destroy_stream(cudaStream_t stream) {
   drain(*stream);
-  std::erase(all_streams(), stream);
   delete stream;
 }
 
@@ -405,13 +398,6 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
   machine().allocations += 1;
   *memory = std::malloc(bytes);
   return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-// As the real one does, this waits for all work.
-cudaError_t cudaFreeHost(void* memory) {
-  for (CUstream_st* stream : cuda_emulator::all_streams()) cuda_emulator::drain(*stream);
-  std::free(memory);
-  return cudaSuccess;
 }
 
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {

@@ -3,7 +3,9 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <new>
+#include <vector>
 
 #include "deqcore/device/cuda_check.cuh"
 
@@ -28,6 +30,39 @@ std::string unusable(int* devices) {
   return {};
 }
 
+// Mailboxes are kept for later queues: to pin memory is slow, and to free it waits for the whole device. Never freed:
+// the driver may be gone by then.
+class Mailboxes {
+ public:
+  static Mailboxes& shared() {
+    static auto* const all = new Mailboxes;
+    return *all;
+  }
+
+  Progress* take() {
+    const std::lock_guard alone(mutex_);
+    if (free_.empty()) {
+      constexpr int more = 64;
+      void* memory = nullptr;
+      cuda::check(cudaHostAlloc(&memory, more * sizeof(Progress), cudaHostAllocPortable), "allocating mailboxes");
+      free_.reserve(free_.capacity() + more);  // so that give() cannot fail
+      for (int i = 0; i < more; ++i) free_.push_back(static_cast<Progress*>(memory) + i);
+    }
+    Progress* const mailbox = free_.back();
+    free_.pop_back();
+    return new (mailbox) Progress;
+  }
+
+  void give(Progress* mailbox) {
+    const std::lock_guard alone(mutex_);
+    free_.push_back(mailbox);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<Progress*> free_;
+};
+
 }  // namespace
 
 CudaQueue::CudaQueue(int device, CUstream_st* stream) : device_(device), stream_(stream) {
@@ -35,15 +70,14 @@ CudaQueue::CudaQueue(int device, CUstream_st* stream) : device_(device), stream_
   if (const std::string why = unusable(&devices); !why.empty()) fail(ErrorCode::device, "device: " + why);
   require(device >= 0 && device < devices, "device: ", device, " given; expected 0 to ", devices - 1);
   const cuda::OnDevice selected(device);
-  void* memory = nullptr;
-  cuda::check(cudaHostAlloc(&memory, sizeof(Progress), cudaHostAllocPortable), "allocating the mailbox");
-  mailbox_ = new (memory) Progress;
+  mailbox_ = Mailboxes::shared().take();
   const char* sync = std::getenv("DEQCORE_SYNC");
   wait_after_each_ = sync && std::strcmp(sync, "1") == 0;
 }
 
 CudaQueue::~CudaQueue() {
-  cudaFreeHost(mailbox_);
+  if (unread_) cudaStreamSynchronize(stream_);  // a solve was given up: what it started may still write
+  Mailboxes::shared().give(mailbox_);
 }
 
 void CudaQueue::note(const char* kernel, std::int64_t bytes) {
@@ -63,6 +97,7 @@ Progress CudaQueue::read() {
   const cuda::OnDevice selected(device_);
   check(cudaStreamSynchronize(stream_), "waiting for the stream");
   counts_.waits += 1;
+  unread_ = false;
   return *mailbox_;
 }
 

@@ -37,8 +37,11 @@ class CudaQueue {
 
   const KernelCounts& counts() const { return counts_; }
 
-  // Pinned memory that both sides see.
-  Progress* mailbox() { return mailbox_; }
+  // Pinned memory that both sides see. What is put there must be read.
+  Progress* mailbox() {
+    unread_ = true;
+    return mailbox_;
+  }
 
   // Waits for everything on the stream. The only wait.
   Progress read();
@@ -49,6 +52,7 @@ class CudaQueue {
   int device_;
   CUstream_st* stream_;
   Progress* mailbox_ = nullptr;
+  bool unread_ = false;  // work that writes to the mailbox may be under way
   KernelCounts counts_;
   void (*observer_)(const char*, std::int64_t) = nullptr;
   bool wait_after_each_ = false;

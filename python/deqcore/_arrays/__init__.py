@@ -25,7 +25,13 @@ def door_for(array: Any, what: str, stream: Any = None) -> Any:
         from .cupy_door import CupyDoor
 
         _need_cuda(array, what)
-        return CupyDoor(array.device.id, None if stream is None else stream_address(stream))
+        current = sys.modules["cupy"].cuda.Device().id
+        if array.device.id != current:
+            raise ValueError(
+                f"{what}: array on device {array.device.id} given; expected device {current}, the current one "
+                f"(with cupy.cuda.Device({array.device.id}): makes it so)"
+            )
+        return CupyDoor(current, None if stream is None else stream_address(stream))
     if not is_numpy(array) and hasattr(array, "__cuda_array_interface__"):
         _need_cuda(array, what)
         raise TypeError(

@@ -31,6 +31,14 @@ class _StreamBase:
         return (0, self.ptr)
 
 
+class Device:
+    """The current one."""
+
+    @property
+    def id(self) -> int:
+        return current_device
+
+
 class Stream(_StreamBase):
     def __init__(self, non_blocking: bool = False) -> None:
         super().__init__(_core.emulator_make_stream())
