@@ -35,9 +35,9 @@ def run(*command: str | Path, timeout: float = 1500) -> str:
     return done.stdout
 
 
-def configure_and_build(source: Path, build: Path, *options: str) -> None:
+def configure_and_build(source: Path, build: Path, *options: str, target: str = "all") -> None:
     """A Release build with Ninja."""
     cmake, ninja = program("cmake"), program("ninja")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_BUILD_TYPE=Release"]
     run(cmake, "-S", source, "-B", build, *generator, *options)
-    run(cmake, "--build", build)
+    run(cmake, "--build", build, "--target", target)

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -12,8 +13,6 @@
 #include "deqcore/device/queues.hpp"
 
 #ifdef DEQCORE_EMULATE_CUDA
-#include <cstdlib>
-
 #include "cuda_emulator.hpp"
 #endif
 
@@ -57,6 +56,25 @@ using Queues = std::tuple<OnEmulatedCuda<float, 1>, OnEmulatedCuda<double, 1>, O
                           OnEmulatedCuda<double, 2>, OnEmulatedCuda<float, 3>, OnEmulatedCuda<double, 3>>;
 template <class T>
 using OnFirstQueue = OnEmulatedCuda<T, 1>;
+#elif DEQCORE_HAS_CUDA
+// The first GPU, which must be able to read the host's memory (benchmarks/gpu_check.sh asks it).
+template <class Element>
+struct OnCuda {
+  using Queue = CudaQueue;
+  using T = Element;
+  static constexpr int threads = 1;
+
+  static Queue make(int = 1) {
+    setenv("DEQCORE_SYNC", "1", 1);
+    return Queue(0, nullptr);
+  }
+  static std::int64_t allocations() { return test::allocations(); }
+  static std::string name() { return std::string("Cuda") + (std::is_same_v<T, float> ? "Float" : "Double"); }
+};
+
+using Queues = std::tuple<OnCuda<float>, OnCuda<double>>;
+template <class T>
+using OnFirstQueue = OnCuda<T>;
 #else
 template <class T>
 using OnFirstQueue = On<CpuQueue, T, 1>;
