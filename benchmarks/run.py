@@ -19,18 +19,24 @@ from harness import machine
 HERE = Path(__file__).resolve().parent
 GROUPS = ("kernels", "dialogue", "dense", "native", "step", "skewed", "evaluations")
 CPP = GROUPS[:3]
+ON_REQUEST = ("device",)  # needs a GPU and CuPy
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all if none is named")
+    parser.add_argument(
+        "groups",
+        nargs="*",
+        metavar="GROUP",
+        help=f"of {', '.join(GROUPS)}; all if none is named; and {', '.join(ON_REQUEST)}",
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one repeat: shows that it runs")
     parser.add_argument("--out", type=Path, help="file to write; default: baselines/<machine>.jsonl, with --quick none")
     parser.add_argument("--binary", type=Path, help="the C++ benchmarks; default: built in build/benchmarks")
     options = parser.parse_args()
     for group in options.groups:
-        if group not in GROUPS:
-            parser.error(f"{group} given; expected some of {', '.join(GROUPS)}")
+        if group not in GROUPS + ON_REQUEST:
+            parser.error(f"{group} given; expected some of {', '.join(GROUPS + ON_REQUEST)}")
     machine.prepare()
     wanted = options.groups or GROUPS
     out = options.out
@@ -61,6 +67,7 @@ def described() -> dict[str, Any]:
 
     return {
         "slug": machine.slug(),
+        **machine.gpu(),
         "cores": machine.cores(),
         "instruction set": _core.simd_level(),
         "built with": _core.built_with,

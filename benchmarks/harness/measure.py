@@ -75,6 +75,8 @@ def case(
     width: int,
     threads: int,
     *,
+    queue: str = "cpu",
+    clock: str | None = None,
     counts: dict[str, Any],
     samples: Sequence[float] = (),
     floor: tuple[float, str] | None = None,
@@ -84,7 +86,7 @@ def case(
     line: dict[str, Any] = {
         "problem": problem,
         "method": method,
-        "queue": "cpu",
+        "queue": queue,
         "type": np.dtype(dtype).name,
         "rows": rows,
         "width": width,
@@ -92,7 +94,7 @@ def case(
         "counts": counts,
     }
     if len(samples):
-        line["seconds"] = spread(samples, "cpu" if threads == 1 else "wall")
+        line["seconds"] = spread(samples, clock or ("cpu" if threads == 1 else "wall"))
     if floor is not None:
         line["floor"] = {"seconds": figures(floor[0]), "by": floor[1]}
         line["over_floor"] = figures(line["seconds"]["median"] / floor[0])

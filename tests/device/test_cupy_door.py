@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -261,3 +264,8 @@ def test_wrong_states_and_options_are_refused_by_name(cp):
     ):
         with pytest.raises(error, match=named):
             call()
+
+
+def test_every_kernel_runs_at_odd_shapes(cp):
+    """The solves that compute-sanitizer watches in benchmarks/gpu_check.sh."""
+    runpy.run_path(str(Path(__file__).with_name("every_kernel.py")), run_name="__main__")

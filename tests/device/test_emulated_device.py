@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import deqcore
+from support.building import ROOT
 
 ROWS, WIDTH = 6, 50
 
@@ -105,3 +106,13 @@ def test_a_build_without_cuda_says_so(emulator, cp, monkeypatch):
     monkeypatch.setattr(emulator, "has_cuda", False)
     with pytest.raises(TypeError, match=r"z0: .*on a CUDA device given; .*this build of deqcore has no CUDA backend"):
         deqcore.fixed_point(lambda z: z, z)
+
+
+def test_the_benchmark_of_a_step_runs(emulator, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from harness.measure import Plan
+    from python import device
+
+    lines = list(device.cases(Plan(quick=True)))
+    assert {line["method"] for line in lines} == {"picard", "anderson"}
+    assert all(line["queue"] == "cuda" and line["over_floor"] > 0 for line in lines)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short solves on CuPy arrays that run every kernel at odd shapes: what compute-sanitizer watches."""
+
+from __future__ import annotations
+
+import cupy
+import numpy as np
+
+import deqcore
+
+
+def solves(rows: int, width: int, dtype: type) -> int:
+    """Forward and backward; -> how many."""
+    rng = np.random.default_rng(rows * width)
+    slopes = cupy.asarray(np.linspace(0.05, 0.9, rows)[:, None].astype(dtype))
+    x = cupy.asarray(rng.standard_normal((rows, width)).astype(dtype))
+    z0 = cupy.zeros((rows, width), dtype)
+
+    def f(z, slopes, x):
+        return slopes * cupy.tanh(z) + x
+
+    def vjp(z, v, slopes):
+        return v * slopes
+
+    done = 0
+    for method in (deqcore.Picard(), deqcore.Picard(beta=0.7), deqcore.Anderson(), deqcore.Anderson(beta=0.8)):
+        for options in ({"look_every": 1}, {"retire": False}, {"norm": np.inf, "trace": True}):
+            shared = {"method": method, "max_steps": 12, "on_failure": "return", **options}
+            deqcore.fixed_point(f, z0, row_args=(slopes, x), **shared)
+            deqcore.adjoint(vjp, z0, x, row_args=(slopes,), **shared)
+            done += 2
+
+    def cancel(progress):
+        raise StopIteration
+
+    deqcore.fixed_point(f, z0, row_args=(slopes, x), callback=cancel, on_failure="return")
+    deqcore.fixed_point(lambda z: z + dtype(1e30), z0, max_steps=12, on_failure="return")
+    return done + 2
+
+
+def main() -> None:
+    shapes = [(1, 1), (7, 33), (5, 1025), (70, 129)]
+    done = sum(solves(*shape, dtype) for shape in shapes for dtype in (np.float32, np.float64))
+    print(f"{done} solves")
+
+
+if __name__ == "__main__":
+    main()
