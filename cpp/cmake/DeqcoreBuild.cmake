@@ -14,7 +14,8 @@ function(deqcore_compile_options target)
   if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
     list(APPEND warnings -Wno-unknown-attributes -Wno-gnu-folding-constant)
   endif()
-  set(cuda_options --extended-lambda --expt-relaxed-constexpr -diag-suppress=554  # of a conversion that a requires clause removes
+  # -std by hand: CMake 3.25 does not know nvcc's flag for C++20
+  set(cuda_options -std=c++20 --extended-lambda --expt-relaxed-constexpr -diag-suppress=554  # of a conversion that a requires clause removes
                    -Xcompiler=-Wall,-Wextra,-Wno-psabi,-Wno-missing-field-initializers)
   if(DEQCORE_WARNINGS_AS_ERRORS)
     list(APPEND warnings -Werror)

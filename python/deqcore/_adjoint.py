@@ -119,10 +119,10 @@ def adjoint(
         solver, scratch = setup.dialogue()
 
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:
-            points = door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype)
+            points = door.outward(door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype))
             own = gathered(row_data, count, rows, state)
             if pass_rows:
-                return lambda v: vjp(points, v, *args, *own, rows=rows)
+                return lambda v: vjp(points, v, *args, *own, rows=door.outward(rows))
             return lambda v: vjp(points, v, *args, *own)
 
         operands = map(door.operand, (state.block, right.block, start.block, setup.result))

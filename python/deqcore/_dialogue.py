@@ -54,6 +54,7 @@ def check_state(array: Any, what: str, like: State | None = None, door: Any = No
         same_library(array, door, what)
     elif door is None:
         door = door_for(array, what)
+    array = door.inward(array)
     door.check_floats(array, what, like.dtype if like else None)
     if like is not None and array.shape != like.shape:
         raise ValueError(f"{what}: {describe(array)} given; expected shape {like.shape}")
@@ -82,7 +83,10 @@ def check_row_args(row_args: tuple[Any, ...], state: State) -> tuple[Any, ...]:
 
 def gathered(row_data: tuple[Any, ...], count: int, rows: np.ndarray, state: State) -> tuple[Any, ...]:
     """The row data of the rows asked about: as given while all of them are."""
-    return row_data if count == state.rows else tuple(state.door.take(data, rows) for data in row_data)
+    if count == state.rows:
+        return row_data
+    door = state.door
+    return tuple(door.outward(door.take(door.inward(data), rows)) for data in row_data)
 
 
 def check_args(args: Any, row_args: Any) -> None:
@@ -192,21 +196,23 @@ class Setup:
     def finish(self, counts: Any, scratch_bytes: int, copies: int = 0, failed: int | None = None) -> Solution:
         """The solution; raises or warns about it if it is not one. ``failed``: rows without one, if already known."""
         stop, report = self.stop, self.report
+        out = self.state.door.outward
+        trace = report.measured(self.state.door.xp)
         solution = Solution(
-            self.value,
-            report.residual,
-            report.scale,
-            report.status,
-            report.steps,
-            report.rejected,
-            report.singular,
+            out(self.value),
+            out(report.residual),
+            out(report.scale),
+            out(report.status),
+            out(report.steps),
+            out(report.rejected),
+            out(report.singular),
             counts.questions,
             counts.rows_asked,
             Tolerances(self.rtol, stop.atol, stop.max_steps, stop.norm.name, self.relative_to),
             self.retire,
             copies,
             scratch_bytes,
-            report.measured(self.state.door.xp),
+            None if trace is None else out(trace),
             self.method,
             self.name,
         )
@@ -236,7 +242,8 @@ def converse(
         shape = state.question_shape(count)
         rows = door.view(scratch, solver.rows_offset, (count,), np.int32).copy()
         question, other = (door.view(scratch, place, shape, dtype) for place in (at, both_blocks - at))
-        return bind(count, rows), door.answers(solver, scratch, shape, dtype), question, other
+        asked = door.outward(question), door.outward(other)
+        return bind(count, rows), door.answers(solver, scratch, shape, dtype), *asked
 
     copies = steps = 0
     call, advance, question, other = reshape()
@@ -245,7 +252,8 @@ def converse(
         reply = advance(answer)
         if reply == _REFUSED:
             copies += 1
-            reply = advance(door.accept(answer, question.shape, dtype, what))
+            shape = state.question_shape(solver.count)
+            reply = advance(door.accept(answer, shape, dtype, what))
         if callback is not None:
             steps += 1
             if (reply == _DONE or steps % look_every == 0) and _wants_to_stop(callback, steps, solver):

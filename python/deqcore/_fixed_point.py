@@ -139,7 +139,7 @@ def fixed_point(
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:
             own = gathered(row_data, count, rows, state)
             if pass_rows:
-                return lambda z: call(z, *args, *own, rows=rows)
+                return lambda z: call(z, *args, *own, rows=door.outward(rows))
             if args or own:
                 return lambda z: call(z, *args, *own)
             return call

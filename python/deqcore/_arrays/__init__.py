@@ -21,27 +21,29 @@ __all__ = ["Array", "check_numpy", "describe", "door_for", "numpy_door", "same_l
 
 def door_for(array: Any, what: str, stream: Any = None) -> Any:
     """Return the door of the library that ``array`` belongs to; ``what`` names the argument in errors."""
-    if _is_cupy(array):
+    if not is_numpy(array) and is_on_device(array):
+        _need_cuda(array, what)
         from .cupy_door import CupyDoor
+        from .dlpack_door import door_to
 
-        _need_cuda(array, what)
-        current = sys.modules["cupy"].cuda.Device().id
-        if array.device.id != current:
-            raise ValueError(
-                f"{what}: array on device {array.device.id} given; expected device {current}, the current one "
-                f"(with cupy.cuda.Device({array.device.id}): makes it so)"
-            )
-        return CupyDoor(current, None if stream is None else stream_address(stream))
-    if not is_numpy(array) and hasattr(array, "__cuda_array_interface__"):
-        _need_cuda(array, what)
-        raise TypeError(
-            f"{what}: {describe(array)} given; expected a CuPy array (cupy.asarray makes one of it, without a copy) "
-            f"or a NumPy array"
-        )
+        if not _is_cupy(array):
+            return door_to(array, what, stream)
+        return CupyDoor(current_device(array.device.id, what), None if stream is None else stream_address(stream))
     check_numpy(array, what)
     if stream is not None:
         raise ValueError(f"stream: {stream!r} given with NumPy arrays; expected None: they have no stream")
     return numpy_door
+
+
+def current_device(device: int, what: str) -> int:
+    """``device``, if it is CuPy's current one."""
+    current = int(sys.modules["cupy"].cuda.Device().id)
+    if device != current:
+        raise ValueError(
+            f"{what}: array on device {device} given; expected device {current}, the current one "
+            f"(with cupy.cuda.Device({device}): makes it so)"
+        )
+    return current
 
 
 def is_numpy(array: Any) -> bool:
@@ -65,10 +67,12 @@ def same_library(array: Any, door: Any, what: str) -> None:
     """Refuse an array of another library, or on another device, than the state's."""
     if door is numpy_door:
         return check_numpy(array, what)
-    if _is_cupy(array):
-        if array.device.id == door.device:
+    if isinstance(array, door.array_type):
+        device = device_of(array)
+        if device == door.device:
             return
-        raise ValueError(f"{what}: array on device {array.device.id} given; expected device {door.device}, the state's")
+        if device is not None:
+            raise ValueError(f"{what}: array on device {device} given; expected device {door.device}, the state's")
     raise TypeError(f"{what}: {describe(array)} given; expected a {door.name} array, like the state")
 
 
@@ -90,9 +94,27 @@ def stream_address(stream: Any) -> int:
         ) from None
 
 
+def device_of(array: Any) -> int | None:
+    """The number of the CUDA device that holds an array; None where that is no CUDA device, or cannot be told."""
+    if _is_cupy(array):
+        return int(array.device.id)
+    where = getattr(type(array), "__dlpack_device__", None)
+    if where is None:
+        return None
+    kind, number = where(array)
+    return int(number) if int(kind) == 2 else None  # kDLCUDA
+
+
+def is_on_device(array: Any) -> bool:
+    """Whether it says that it lies on a CUDA device."""
+    return device_of(array) is not None or hasattr(array, "__cuda_array_interface__")
+
+
 def to_host(array: Any) -> np.ndarray:
     """A report's array as a NumPy array; waits for the device if it lies there."""
-    return array if isinstance(array, np.ndarray) else np.asarray(array.get())
+    if isinstance(array, np.ndarray):
+        return array
+    return np.asarray((array if _is_cupy(array) else sys.modules["cupy"].from_dlpack(array)).get())
 
 
 def _is_cupy(array: Any) -> bool:

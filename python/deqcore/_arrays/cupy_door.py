@@ -25,6 +25,7 @@ class CupyDoor:
     def __init__(self, device: int, stream: int | None) -> None:
         """``stream``: the address of a CUDA stream, or None for CuPy's current one."""
         self.xp = sys.modules["cupy"]
+        self.array_type = self.xp.ndarray
         self.device = device
         self._given = stream
         self._stream = self.xp.cuda.get_current_stream().ptr if stream is None else stream
@@ -35,6 +36,14 @@ class CupyDoor:
             return nullcontext()
         context: AbstractContextManager[Any] = self.xp.cuda.ExternalStream(self._given)
         return context
+
+    def inward(self, array: Any) -> Any:
+        """The caller's array, as this door's other functions take it."""
+        return array
+
+    def outward(self, array: Any) -> Any:
+        """An array of this door, as the caller and the map get it."""
+        return array
 
     def empty(self, shape: Any, dtype: Any) -> Any:
         """Memory that nothing has been written to."""

@@ -13,7 +13,18 @@ import numpy as np
 
 from . import cuda
 
-__all__ = ["arange", "array", "asarray", "ascontiguousarray", "cuda", "empty", "ndarray", "tanh", "zeros"]
+__all__ = [
+    "arange",
+    "array",
+    "asarray",
+    "ascontiguousarray",
+    "cuda",
+    "empty",
+    "from_dlpack",
+    "ndarray",
+    "tanh",
+    "zeros",
+]
 
 _ALIGNMENT = 512  # that of CuPy's pool
 
@@ -55,12 +66,14 @@ class ndarray:
             self._host = _fresh(shape, dtype)
         else:
             self._host = np.ndarray(shape, dtype, memptr.memory, memptr.offset)
+        cuda._keep(self._host)
         self.device = _Device(cuda.current_device)
 
     @classmethod
     def _of(cls, host: np.ndarray) -> ndarray:
         made = cls.__new__(cls)
         made._host = host
+        cuda._keep(host)
         made.device = _Device(cuda.current_device)
         return made
 
@@ -193,3 +206,9 @@ def arange(*args: Any, **kwargs: Any) -> ndarray:
 def tanh(x: ndarray) -> ndarray:
     cuda._order()
     return _wrap(np.tanh(x._host))
+
+
+def from_dlpack(other: Any) -> ndarray:
+    made = other.__dlpack__(stream=cuda.get_current_stream().ptr)
+    assert isinstance(made, ndarray)
+    return ndarray._of(made._host)

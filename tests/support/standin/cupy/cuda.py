@@ -11,6 +11,8 @@ current_device = 0
 memory_left = 2**62
 allocated = 0
 _streams: list[Any] = []
+_addresses = [0]  # of all streams ever made
+_kept: list[Any] = []
 
 
 class _StreamBase:
@@ -42,6 +44,7 @@ class Device:
 class Stream(_StreamBase):
     def __init__(self, non_blocking: bool = False) -> None:
         super().__init__(_core.emulator_make_stream())
+        _addresses.append(self.ptr)
 
 
 class ExternalStream(_StreamBase):
@@ -53,6 +56,13 @@ _null = _StreamBase(0)
 
 def get_current_stream() -> Any:
     return _streams[-1] if _streams else _null
+
+
+def _keep(memory: Any) -> None:
+    """Memory outlives the work that may still use it, as in a pool that gives memory back in the order of streams."""
+    if not any(_core.emulator_pending(address) for address in _addresses):
+        _kept.clear()
+    _kept.append(memory)
 
 
 def _order() -> None:
