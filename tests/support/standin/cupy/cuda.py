@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from deqcore import _core
@@ -61,7 +62,7 @@ def get_current_stream() -> Any:
 def _keep(memory: Any) -> None:
     """Memory outlives the work that may still use it, as in a pool that gives memory back in the order of streams."""
     if not any(_core.emulator_pending(address) for address in _addresses):
-        _kept.clear()
+        _kept[:] = [kept for kept in _kept if sys.getrefcount(kept) > 3]  # this list, `kept` and the call
     _kept.append(memory)
 
 
