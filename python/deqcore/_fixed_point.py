@@ -54,9 +54,9 @@ def fixed_point(
     such as z + 1 from z0 = 1e6 at rtol 1e-5. Where that matters, give ``scale``, what steps are to be compared with.
 
     Args:
-        f: the map, called ``f(z, *args, *row_args)`` with z of shape ``(active, ...)``, a read-only view that is valid
-            until the next call; returns an array of the same shape and dtype. Or a native map (:mod:`deqcore.maps`),
-            which is solved without Python.
+        f: the map, called ``f(z, *args, *row_args)`` with z of shape ``(active, ...)``, a view that is valid until the
+            next call and must not be written (NumPy's cannot be); returns an array of the same shape and dtype. Or a
+            native map (:mod:`deqcore.maps`), which is solved without Python.
         z0: starting points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written. A NumPy
             array is solved on the CPU, a CuPy array on its GPU.
         args: passed to f whole.
@@ -76,8 +76,9 @@ def fixed_point(
         callback: called with a :class:`Progress` at each look; raising ``StopIteration`` ends the solve with status
             ``cancelled``.
         threads: most threads; None is :func:`deqcore.num_threads`.
-        stream: for arrays on a GPU, the CUDA stream to work on: its address, or an object with ``__cuda_stream__``;
-            None is the library's current stream.
+        stream: for arrays on a GPU, the CUDA stream that the solve and its map work on: an address, or an object with
+            ``__cuda_stream__``. None is CuPy's current one; arrays of other libraries need it named. See
+            docs/devices.md.
         on_failure: ``"raise"``, ``"warn"`` or ``"return"`` when a row has no solution.
 
     Returns:
