@@ -16,7 +16,8 @@ python=${PYTHON:-python3}
 mkdir -p "$out"
 rm -f "$out"/*.log "$out"/table.txt
 export CUDAARCHS=native DEQCORE_CUDA=ON DEQCORE_REQUIRE_GPU=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
+export CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)} # before OMP_NUM_THREADS, which nproc obeys
+export OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
 has() { "$python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"; }
 line() { printf '%-34s %-8s %5ss  %s\n' "$1" "$2" "$3" "$4" | tee -a "$out/table.txt"; }
