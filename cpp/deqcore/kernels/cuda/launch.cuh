@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "deqcore/device/cuda_check.cuh"
 #include "deqcore/device/cuda_queue.hpp"
@@ -39,6 +40,8 @@ __global__ void __launch_bounds__(most_warps* warp) run_body(Body body) {
 template <class Body>
 void launch(CudaQueue& queue, const char* kernel, std::int64_t blocks, int threads, int shared, const Body& body) {
   if (blocks == 0) return;
+  require(blocks <= std::numeric_limits<std::int32_t>::max(), kernel, ": ", blocks,
+          " blocks of threads needed; a launch has at most 2147483647");
   const OnDevice selected(queue.device());
   const std::size_t bytes = shared * sizeof(double);
 #ifdef DEQCORE_EMULATE_CUDA
