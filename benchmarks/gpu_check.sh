@@ -5,7 +5,8 @@
 # Builds for the GPU of this machine without the network, from what is installed: nvcc, and for Python nanobind,
 # scikit-build-core, cmake, ninja, numpy, cupy, pytest; torch, hypothesis, scipy, GoogleTest and compute-sanitizer are
 # used where they are found. Reads nothing from outside the repository, and writes to FOLDER (default: build/gpu_check):
-# logs, and results as JSON lines. Ends in a table; the exit status is 0 if no line of it says FAILED.
+# logs, and device.jsonl, which a developer commits as benchmarks/baselines/<its slug>.jsonl. Ends in a table; the exit
+# status is 0 if no line of it says FAILED.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec < /dev/null
@@ -41,10 +42,10 @@ check 'build for this GPU' build \
 export PYTHONPATH=$site:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}
 check 'what was built' info "$python" -m deqcore info
 
-check 'device door' device "$python" -m pytest -q -p no:cacheprovider -p no:hypothesispytest tests/device \
+check 'device door' device "$python" -m pytest -q -W default -p no:cacheprovider tests/device \
   --deselect tests/device/test_emulated.py
 if has hypothesis && has scipy; then
-  check 'Python tests' python "$python" -m pytest -q -p no:cacheprovider tests/python \
+  check 'Python tests' python "$python" -m pytest -q -W default -p no:cacheprovider tests/python \
     --ignore tests/python/test_demo.py --ignore tests/python/test_benchmarks.py
 else
   skip 'Python tests' 'hypothesis or scipy is missing'
@@ -68,7 +69,7 @@ sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sani
 if [ -n "$sanitizer" ]; then
   for tool in memcheck racecheck synccheck; do
     check "compute-sanitizer $tool" "$tool" timeout 120 "$sanitizer" --tool "$tool" --error-exitcode 9 \
-      --kernel-name regex:run_body "$python" tests/device/every_kernel.py
+      "$python" tests/device/every_kernel.py
   done
 else
   skip compute-sanitizer 'not found'

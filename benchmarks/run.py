@@ -45,7 +45,7 @@ def main() -> int:
 
     import report  # after prepare(): these load NumPy
 
-    header = {"machine": described()}
+    header = {"machine": described(on_device=bool(set(ON_REQUEST) & set(wanted)))}
     print("\n".join(report.header_lines(header)), flush=True)
     lines = [header]
     for group in wanted:
@@ -59,14 +59,14 @@ def main() -> int:
     return 0
 
 
-def described() -> dict[str, Any]:
+def described(on_device: bool) -> dict[str, Any]:
     import numpy
 
     import deqcore
     from deqcore import _core
 
     return {
-        "slug": machine.slug(),
+        "slug": machine.gpu_slug() if on_device else machine.slug(),
         **machine.gpu(),
         "cores": machine.cores(),
         "instruction set": _core.simd_level(),

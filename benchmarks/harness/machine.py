@@ -40,6 +40,12 @@ def slug() -> str:
     return "-".join([*words, *([zen] if zen else []), f"{cores()}core"])
 
 
+def gpu_slug() -> str:
+    """The same from the GPU's name."""
+    name = gpu().get("gpu", "no gpu").partition(",")[0]
+    return "-".join(re.findall(r"[a-z0-9]+", name.lower()))
+
+
 def cores() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

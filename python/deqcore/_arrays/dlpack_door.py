@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The door to any array library with CUDA arrays and DLPack (PyTorch, JAX, ...): its own arrays outside, CuPy's within.
+"""The door to any array library with CUDA arrays and DLPack, such as PyTorch: its own arrays outside, CuPy's within.
 
 No element is copied on the way: DLPack hands over addresses, and orders the two libraries' work on the given stream.
 """
@@ -17,12 +17,15 @@ from .describe import describe
 class DlpackDoor(CupyDoor):
     """One solve's way to a library: its module, a device and a stream."""
 
-    def __init__(self, library: Any, array_type: type, device: int, stream: int) -> None:
+    def __init__(self, library: Any, device: int, stream: int) -> None:
         """``library``: has ``from_dlpack``."""
         super().__init__(device, stream)
         self.name = library.__name__
-        self.array_type = array_type
         self._outward = library.from_dlpack
+        with self.on_stream():
+            self.array_type = type(
+                self._outward(self.xp.empty(1, self.xp.uint8))
+            )  # z0 may be of a class derived from it
 
     def inward(self, array: Any) -> Any:
         """The caller's array, as a CuPy array over the same memory."""
@@ -66,4 +69,4 @@ def door_to(array: Any, what: str, stream: Any) -> DlpackDoor:
         )
     from . import current_device
 
-    return DlpackDoor(library, type(array), current_device(device, what), stream_address(stream))
+    return DlpackDoor(library, current_device(device, what), stream_address(stream))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy import uint8
 
 from . import cuda
 
@@ -23,6 +24,7 @@ __all__ = [
     "from_dlpack",
     "ndarray",
     "tanh",
+    "uint8",
     "zeros",
 ]
 
