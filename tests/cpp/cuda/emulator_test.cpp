@@ -26,6 +26,7 @@ constexpr int threads = 96;
 class Emulator : public ::testing::Test {
  protected:
   Emulator() { cuda_emulator::machine() = {}; }
+  ~Emulator() override { cuda_emulator::run_pending(nullptr); }  // memory is given back in the stream's order
 
   // Runs body() in one block, to its end.
   template <class Body>
