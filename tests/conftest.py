@@ -15,7 +15,7 @@ import pytest
 
 SEED = int(os.environ.get("DEQCORE_TEST_SEED", "0"))
 
-if importlib.util.find_spec("hypothesis"):  # machines lent for their GPU may lack it; the device's tests need none
+if importlib.util.find_spec("hypothesis"):  # a machine used for its GPU may lack it; the tests of the device need none
     from hypothesis import settings
 
     # No database: a test run leaves nothing behind. No deadline: the machines that run this are busy.
