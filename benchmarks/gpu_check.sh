@@ -38,7 +38,8 @@ if ! nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,nohead
 fi
 
 check 'build for this GPU' build \
-  "$python" -m pip install -q --no-build-isolation --no-deps --no-index --upgrade --target "$site" .
+  "$python" -m pip install -q --no-build-isolation --no-deps --no-index --upgrade --target "$site" \
+  -C build-dir="$out/wheel" .
 export PYTHONPATH=$site:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}
 check 'what was built' info "$python" -m deqcore info
 

@@ -53,7 +53,7 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
   c.def(
        "__init__",
        [](D* self, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop, int device,
-          std::uintptr_t stream, std::uintptr_t scratch, std::size_t bytes) {
+          std::uintptr_t stream, std::uintptr_t scratch, std::size_t bytes, const nb::object&) {
          const auto make = [&](CudaQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, arena);
          };
@@ -61,7 +61,7 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
              D(reinterpret_cast<void*>(scratch), bytes, {}, make, device, reinterpret_cast<CUstream_st*>(stream));
        },
        nb::arg("rows"), nb::arg("width"), nb::arg("method"), nb::arg("stop"), nb::arg("device"), nb::arg("stream"),
-       nb::arg("scratch"), nb::arg("bytes"))
+       nb::arg("scratch"), nb::arg("bytes"), nb::arg("owner"), nb::keep_alive<1, 10>())  // the stream's owner
       .def("advance", &D::advance_at, nb::arg("answer"))
       .def(
           "start",

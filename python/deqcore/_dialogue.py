@@ -54,7 +54,7 @@ def check_state(array: Any, what: str, like: State | None = None, door: Any = No
         same_library(array, door, what)
     elif door is None:
         door = door_for(array, what)
-    array = door.inward(array)
+    array = door.inward(array, what)
     door.check_floats(array, what, like.dtype if like else None)
     if like is not None and array.shape != like.shape:
         raise ValueError(f"{what}: {describe(array)} given; expected shape {like.shape}")
@@ -74,6 +74,7 @@ def check_row_args(row_args: tuple[Any, ...], state: State) -> tuple[Any, ...]:
         return row_args  # one row: there is nothing to gather
     for i, array in enumerate(row_args):
         same_library(array, state.door, f"row_args[{i}]")
+        state.door.inward(array, f"row_args[{i}]")  # an error now, and not when the first row leaves
         if array.ndim == 0 or array.shape[0] != state.rows:
             raise ValueError(
                 f"row_args[{i}]: {describe(array)} given; expected {state.rows} rows, as many as the state has"
@@ -103,7 +104,7 @@ def check_scale(scale: Any, rows: int) -> np.ndarray | None:
         return None
     try:
         given = np.asarray(scale)
-    except ValueError:  # rows of different lengths
+    except (TypeError, ValueError):  # an array of a device; rows of different lengths
         given = np.empty(0, object)
     wrong = TypeError if given.dtype.kind not in "fiu" else ValueError if given.shape not in ((), (rows,)) else None
     if wrong:
@@ -254,6 +255,8 @@ def converse(
             copies += 1
             shape = state.question_shape(solver.count)
             reply = advance(door.accept(answer, shape, dtype, what))
+            if reply == _REFUSED:
+                raise RuntimeError(f"{what} returned {describe(answer)}; its copy was refused: a defect of deqcore")
         if callback is not None:
             steps += 1
             if (reply == _DONE or steps % look_every == 0) and _wants_to_stop(callback, steps, solver):

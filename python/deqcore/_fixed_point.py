@@ -147,7 +147,8 @@ def fixed_point(
 
         solver, scratch = setup.dialogue()
         operands = map(door.operand, (state.block, setup.result))
-        solver.start(*operands, setup.report.native, door.operand(door.scales(scales)))
+        own_scales = door.scales(scales)  # a name: a device still reads it
+        solver.start(*operands, setup.report.native, door.operand(own_scales))
         copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
         return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
 

@@ -260,6 +260,7 @@ def test_wrong_states_and_options_are_refused_by_name(cp):
         (lambda: deqcore.fixed_point(lambda z: z, np.zeros(3), stream=3), ValueError, "stream: 3 given with NumPy"),
         (lambda: deqcore.fixed_point(lambda z: z, z, row_args=(z[:2],)), ValueError, r"row_args\[0\]: .*3 rows"),
         (lambda: deqcore.fixed_point(lambda z: z, z, scale=-1.0), ValueError, "scale: -1.0 given"),
+        (lambda: deqcore.fixed_point(lambda z: z, z, scale=cp.zeros(3)), TypeError, "scale: .*expected a number"),
         (lambda: deqcore.adjoint(lambda z, v: v, z, cp.zeros((3, 5))), ValueError, "g: .*expected shape"),
     ):
         with pytest.raises(error, match=named):

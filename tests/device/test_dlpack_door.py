@@ -82,6 +82,7 @@ def test_what_cannot_be_used_in_place_is_copied_or_refused(cp, tensors):
     assert strided.copies > 0
     for answer, named in (
         (lambda z: None, "f returned None"),
+        (lambda z: cp.zeros((ROWS, WIDTH)), "f returned cupy.* expected a tensors array"),
         (lambda z: np.zeros((ROWS, WIDTH)), "f returned array of shape .*expected a tensors array on device 0"),
     ):
         with pytest.raises(TypeError, match=named):
@@ -101,3 +102,17 @@ def test_what_is_missing_is_named(cp, tensors, monkeypatch):
     monkeypatch.delattr(tensors, "from_dlpack")
     with pytest.raises(TypeError, match=r"z0: tensors\.Tensor.* given; expected .* a library with from_dlpack"):
         deqcore.fixed_point(lambda z: z, z0, stream=0)
+
+
+def test_a_tensor_that_its_library_does_not_hand_over_is_named_at_once(tensors, monkeypatch):
+    class Training(tensors.Tensor):
+        def __dlpack__(self, **unused):
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+
+    Training.__module__ = "tensors"
+    z0, x = (tensors.tensor(np.zeros((ROWS, WIDTH))) for _ in range(2))
+    x = Training(x._inside)
+    with pytest.raises(TypeError, match=r"row_args\[0\]: .* cannot be handed over: .*detach"):
+        deqcore.fixed_point(lambda z, x: z, z0, row_args=(x,), stream=0)
+    with pytest.raises(TypeError, match=r"z0: .* cannot be handed over: .*detach"):
+        deqcore.fixed_point(lambda z: z, x, stream=0)

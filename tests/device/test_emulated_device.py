@@ -117,3 +117,38 @@ def test_the_benchmark_of_a_step_runs(emulator, monkeypatch):
     lines = list(device.cases(Plan(quick=True)))
     assert {line["method"] for line in lines} == {"picard", "anderson"}
     assert all(line["queue"] == "cuda" and line["over_floor"] > 0 for line in lines)
+
+
+def test_streams_without_the_protocol_and_of_other_devices(emulator, cp):
+    class Old:
+        def __init__(self, ptr, device_id=-1):
+            self.ptr, self.device_id = ptr, device_id
+
+    z0 = cp.zeros((3, 4))
+    stream = cp.cuda.Stream()
+    assert deqcore.fixed_point(lambda z: z * 0.5 + 1, z0, stream=Old(stream.ptr)).success
+    with pytest.raises(ValueError, match="stream: a stream of device 1 given; expected one of device 0"):
+        deqcore.fixed_point(lambda z: z * 0.5 + 1, z0, stream=Old(stream.ptr, 1))
+
+
+def test_a_stream_lives_as_long_as_a_solve_that_was_given_up(emulator, cp):
+    class Owner:
+        def __init__(self, ptr):
+            self.ptr = ptr
+
+    stream = cp.cuda.Stream()
+    owner = Owner(stream.ptr)
+    there = weakref.ref(owner)
+
+    def f(z):
+        raise KeyError
+
+    try:
+        deqcore.fixed_point(f, cp.zeros((3, 4)), stream=owner)
+    except KeyError as error:
+        del owner
+        gc.collect()
+        assert there() is not None, "the traceback holds the solver, and it the stream"
+        error.__traceback__ = None
+    gc.collect()
+    assert there() is None

@@ -402,7 +402,7 @@ cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
 
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t) {
   *memory = nullptr;
-  if (bytes > machine().memory) return cudaErrorMemoryAllocation;
+  if (bytes > machine().memory) return cuda_emulator::last_error = cudaErrorMemoryAllocation;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*memory, 0xff, bytes);
   machine().allocations += 1;

@@ -20,6 +20,7 @@ inline std::string describe(cudaError_t error) {
 
 inline void check(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // told here, and not once more by the next launch
   const auto code = error == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory : ErrorCode::device;
   fail(code, std::string("CUDA, ") + doing + ": " + describe(error));
 }

@@ -17,7 +17,7 @@ std::string version_text(int version) {
 }
 
 // Why no device can be used, or nothing.
-std::string unusable(int* devices) {
+std::string find_devices(int* devices) {
   int driver = 0, runtime = 0;
   cudaRuntimeGetVersion(&runtime);
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no CUDA driver on this machine";
@@ -28,6 +28,12 @@ std::string unusable(int* devices) {
   if (error != cudaSuccess) return cuda::describe(error);
   if (*devices == 0) return "no CUDA device on this machine";
   return {};
+}
+
+std::string unusable(int* devices) {
+  const std::string why = find_devices(devices);
+  if (!why.empty()) (void)cudaGetLastError();  // told here, and not once more by the next launch
+  return why;
 }
 
 // Mailboxes are kept for later queues: to pin memory is slow, and to free it waits for the whole device. Never freed:
@@ -76,7 +82,13 @@ CudaQueue::CudaQueue(int device, CUstream_st* stream) : device_(device), stream_
 }
 
 CudaQueue::~CudaQueue() {
-  if (unread_) cudaStreamSynchronize(stream_);  // a solve was given up: what it started may still write
+  if (unread_) {  // a solve was given up: what it started may still write
+    int before = device_;
+    cudaGetDevice(&before);
+    cudaSetDevice(device_);
+    cudaStreamSynchronize(stream_);
+    cudaSetDevice(before);
+  }
   Mailboxes::shared().give(mailbox_);
 }
 
@@ -105,7 +117,7 @@ void CudaQueue::check(int error, const char* doing) {
   const auto code = static_cast<cudaError_t>(error);
   if (code == cudaSuccess) return;
   failed_ = std::string("CUDA, ") + doing + ": " + cuda::describe(code);
-  fail(ErrorCode::device, failed_);
+  fail(code == cudaErrorMemoryAllocation ? ErrorCode::out_of_memory : ErrorCode::device, failed_);
 }
 
 int cuda_devices() {

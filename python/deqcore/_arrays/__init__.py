@@ -28,7 +28,7 @@ def door_for(array: Any, what: str, stream: Any = None) -> Any:
 
         if not _is_cupy(array):
             return door_to(array, what, stream)
-        return CupyDoor(current_device(array.device.id, what), None if stream is None else stream_address(stream))
+        return CupyDoor(current_device(array.device.id, what), stream)
     check_numpy(array, what)
     if stream is not None:
         raise ValueError(f"stream: {stream!r} given with NumPy arrays; expected None: they have no stream")
@@ -84,6 +84,8 @@ def stream_address(stream: Any) -> int:
         if version != 0:
             raise ValueError(f"stream: version {version} of __cuda_stream__ given; expected 0")
         return int(address)
+    for address_of in ("ptr", "cuda_stream"):  # CuPy's and torch's own, in versions older than the protocol
+        stream = getattr(stream, address_of, stream)
     try:
         if isinstance(stream, bool):
             raise TypeError

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from . import stream_address
 from .describe import describe
 
 _REFUSED = -1
@@ -22,13 +23,18 @@ class CupyDoor:
     name = "CuPy"
     look_every = 4  # a look waits for the stream
 
-    def __init__(self, device: int, stream: int | None) -> None:
-        """``stream``: the address of a CUDA stream, or None for CuPy's current one."""
+    def __init__(self, device: int, stream: Any) -> None:
+        """``stream``: an address, or an object that has one, or None for CuPy's current stream."""
         self.xp = sys.modules["cupy"]
         self.array_type = self.xp.ndarray
         self.device = device
-        self._given = stream
-        self._stream = self.xp.cuda.get_current_stream().ptr if stream is None else stream
+        owner = self.xp.cuda.get_current_stream() if stream is None else stream
+        own_device = getattr(owner, "device_id", -1)
+        if isinstance(own_device, int) and own_device >= 0 and own_device != device:
+            raise ValueError(f"stream: a stream of device {own_device} given; expected one of device {device}")
+        self._owner = owner  # kept alive with the solver, which may still wait for it when it is destroyed
+        self._stream = stream_address(owner)
+        self._given = None if stream is None else self._stream
 
     def on_stream(self) -> AbstractContextManager[Any]:
         """Where the map's work goes."""
@@ -37,7 +43,7 @@ class CupyDoor:
         context: AbstractContextManager[Any] = self.xp.cuda.ExternalStream(self._given)
         return context
 
-    def inward(self, array: Any) -> Any:
+    def inward(self, array: Any, what: str = "array") -> Any:
         """The caller's array, as this door's other functions take it."""
         return array
 
@@ -90,7 +96,9 @@ class CupyDoor:
         bits = 8 * dtype.itemsize
         kind = getattr(_core, f"Cuda{'FixedPoint' if family == 'fixed_point' else 'Adjoint'}{bits}")
         memory = self.xp.empty(kind.scratch_bytes(rows, width, method, stop), np.uint8)
-        return kind(rows, width, method, stop, self.device, self._stream, memory.data.ptr, memory.nbytes), memory
+        return kind(
+            rows, width, method, stop, self.device, self._stream, memory.data.ptr, memory.nbytes, self._owner
+        ), memory
 
     def native_report(self, arrays: tuple[Any, ...], trace: Any) -> Any:
         """The report's arrays, as the core takes them."""

@@ -31,7 +31,7 @@ def on_stream() -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def inward(array: np.ndarray) -> np.ndarray:
+def inward(array: np.ndarray, what: str = "array") -> np.ndarray:
     """The caller's array, as this door's other functions take it."""
     return array
 

@@ -66,6 +66,7 @@ TEST_F(CudaQueues, LeaveTheCallersDeviceAsItWas) {
 }
 
 TEST_F(CudaQueues, GiveMemoryInTheOrderOfTheStream) {
+  Block<float> from(2, 3), to(2, 3);
   CudaQueue queue(0, nullptr);
   {
     const DeviceBuffer buffer(queue, 1000);
@@ -77,6 +78,8 @@ TEST_F(CudaQueues, GiveMemoryInTheOrderOfTheStream) {
   EXPECT_NE(device_error(big, ErrorCode::out_of_memory).find("allocating a buffer"), std::string::npos);
   machine().memory = SIZE_MAX;
   EXPECT_NE(DeviceBuffer(queue, 1000).data(), nullptr) << "and it can be used again";
+  EXPECT_NO_THROW(run(queue, CopyRows<float>{.from = std::as_const(from).view(), .to = to.view()}));
+  queue.read();
   DeviceBuffer one(queue, 64);
   const void* const at = one.data();
   const DeviceBuffer moved(std::move(one));
