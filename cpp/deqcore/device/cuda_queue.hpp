@@ -16,8 +16,8 @@ namespace deqcore {
 
 class CudaQueue {
  public:
-  // There is no default: which stream is always the caller's choice; it must outlive the queue. Throws a device error where there is no driver, a
-  // driver older than this build, or no such device.
+  // There is no default: which stream is always the caller's choice; it must outlive the queue. Throws a device error
+  // where there is no driver, a driver older than this build, or no such device.
   CudaQueue(int device, CUstream_st* stream);
   ~CudaQueue();
   CudaQueue(const CudaQueue&) = delete;
