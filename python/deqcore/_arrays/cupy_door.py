@@ -11,10 +11,9 @@ import numpy as np
 
 from .. import _core
 from . import stream_address
-from .describe import describe
+from .checks import check_answer, check_floats
 
 _REFUSED = -1
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class CupyDoor:
@@ -22,6 +21,7 @@ class CupyDoor:
 
     name = "CuPy"
     look_every = 4  # a look waits for the stream
+    check_floats = staticmethod(check_floats)
 
     def __init__(self, device: int, stream: Any) -> None:
         """``stream``: an address, or an object that has one, or None for CuPy's current stream."""
@@ -58,13 +58,6 @@ class CupyDoor:
     def view(self, memory: Any, offset: int, shape: tuple[int, ...], dtype: Any) -> Any:
         """An array over a piece of scratch. CuPy knows no read-only arrays: a map must not write to it."""
         return self.xp.ndarray(shape, dtype, memory.data + offset)
-
-    def check_floats(self, array: Any, what: str, dtype: Any = None) -> None:
-        """Refuse a dtype other than ``dtype``, or other than the two the core knows."""
-        if dtype is None and array.dtype not in _DTYPES:
-            raise TypeError(f"{what}: {describe(array)} given; expected dtype float32 or float64")
-        if dtype is not None and array.dtype != dtype:
-            raise TypeError(f"{what}: {describe(array)} given; expected dtype {dtype}: nothing is converted silently")
 
     def check_finite(self, array: Any, what: str) -> None:
         """Nothing: looking would wait for the device. Such a row ends as ``not_finite`` at its first evaluation."""
@@ -129,19 +122,7 @@ class CupyDoor:
 
     def accept(self, answer: Any, shape: tuple[int, ...], dtype: Any, what: str) -> Any:
         """A contiguous copy of a map's answer that could not be used in place; an error if it is not an answer."""
-        if answer is None:
-            raise TypeError(f"{what} returned None; expected an array of shape {shape} and dtype {dtype}")
-        if not isinstance(answer, self.xp.ndarray):
-            raise TypeError(
-                f"{what} returned {describe(answer)}; expected a CuPy array of shape {shape}, dtype {dtype}"
-            )
+        check_answer(answer, isinstance(answer, self.xp.ndarray), self.name, shape, dtype, what)
         if answer.device.id != self.device:
             raise ValueError(f"{what} returned an array on device {answer.device.id}; expected device {self.device}")
-        if answer.dtype != dtype:
-            raise TypeError(
-                f"{what} returned {describe(answer)}; expected dtype {dtype}: nothing is converted silently "
-                f"(return answer.astype(z.dtype) if that is what you mean)"
-            )
-        if answer.shape != shape:
-            raise ValueError(f"{what} returned {describe(answer)}; expected shape {shape}, that of its argument")
         return self.xp.array(answer, dtype, order="C", copy=True)

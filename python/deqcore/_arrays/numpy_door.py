@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .describe import describe
+from .checks import check_answer, check_floats  # noqa: F401, check_floats is one of a door's functions
 
 name = "NumPy"
 xp = np
 look_every = 1  # looking costs nothing where the host is the device
 
 _ALIGNMENT = 64
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _SOLVERS: dict[tuple[str, Any], Any] = {
     ("fixed_point", np.dtype(np.float32)): _core.FixedPoint32,
     ("fixed_point", np.dtype(np.float64)): _core.FixedPoint64,
@@ -88,14 +87,6 @@ def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype: Any) ->
     return np.frombuffer(memory.data.toreadonly(), dtype, math.prod(shape), offset).reshape(shape)
 
 
-def check_floats(array: np.ndarray, what: str, dtype: Any = None) -> None:
-    """Refuse a dtype other than ``dtype``, or other than the two the core knows."""
-    if dtype is None and array.dtype not in _DTYPES:
-        raise TypeError(f"{what}: {describe(array)} given; expected dtype float32 or float64")
-    if dtype is not None and array.dtype != dtype:
-        raise TypeError(f"{what}: {describe(array)} given; expected dtype {dtype}: nothing is converted silently")
-
-
 def check_finite(array: np.ndarray, what: str) -> None:
     """Refuse NaN and infinity, naming the first one's place."""
     at = _core.first_not_finite(array)
@@ -117,15 +108,6 @@ def take(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def accept(answer: Any, shape: tuple[int, ...], dtype: Any, what: str) -> np.ndarray:
     """A contiguous copy of a map's answer that could not be used in place; an error if it is not an answer at all."""
-    if answer is None:
-        raise TypeError(f"{what} returned None; expected an array of shape {shape} and dtype {dtype}")
-    if not isinstance(answer, np.ndarray) or isinstance(answer, np.ma.MaskedArray):
-        raise TypeError(f"{what} returned {describe(answer)}; expected a NumPy array of shape {shape}, dtype {dtype}")
-    if answer.dtype != dtype:
-        raise TypeError(
-            f"{what} returned {describe(answer)}; expected dtype {dtype}: nothing is converted silently "
-            f"(return answer.astype(z.dtype) if that is what you mean)"
-        )
-    if answer.shape != shape:
-        raise ValueError(f"{what} returned {describe(answer)}; expected shape {shape}, that of its argument")
+    ours = isinstance(answer, np.ndarray) and not isinstance(answer, np.ma.MaskedArray)
+    check_answer(answer, ours, name, shape, dtype, what)
     return np.array(answer, dtype, order="C", copy=True, subok=False)
