@@ -3,6 +3,7 @@
 #pragma once
 
 #include "deqcore/adjoint/adjoint.hpp"
+#include "deqcore/adjoint/methods.hpp"
 #include "deqcore/base/arena.hpp"
 #include "deqcore/base/error.hpp"
 #include "deqcore/base/interrupt.hpp"
@@ -19,5 +20,7 @@
 #include "deqcore/device/simd.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
 #include "deqcore/fixed_point/methods.hpp"
+#include "deqcore/linear/linear_solve.hpp"
+#include "deqcore/linear/methods.hpp"
 #include "deqcore/maps/activation.hpp"
 #include "deqcore/maps/dense.hpp"

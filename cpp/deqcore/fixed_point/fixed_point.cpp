@@ -1,41 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "deqcore/fixed_point/fixed_point.hpp"
 
-#include <algorithm>
-#include <bit>
-#include <limits>
 #include <utility>
 
+#include "deqcore/base/overloaded.hpp"
+#include "deqcore/base/shapes.hpp"
 #include "deqcore/device/queues.hpp"
 #include "deqcore/fixed_point/method.hpp"
+#include "deqcore/kernels/retiring.hpp"
 #include "deqcore/kernels/step.hpp"
 #include "deqcore/kernels/vector.hpp"
 
 namespace deqcore {
-namespace {
-
-constexpr std::int64_t most_width = std::int64_t{1} << 48;
-constexpr double shrunk_enough = 0.9;  // of the block: below this share of running rows it is worth a new shape
-
-template <class... Functions>
-struct Overloaded : Functions... {
-  using Functions::operator()...;
-};
-
-}  // namespace
-
 template <class Queue, class T>
 struct FixedPoint<Queue, T>::State {
   State(Queue* queue_, std::int64_t rows_, std::int64_t width_, const Method& method, const Stop& stop_, Arena& scratch)
       : queue(queue_), rows(rows_), width(width_), stop(stop_), limits(resolve<T>(stop_)) {
-    require(rows >= 1 && rows <= std::numeric_limits<std::int32_t>::max(), "rows: ", rows,
-            " given; expected 1 to 2147483647");
-    require(width >= 1 && width <= most_width, "width: ", width, " given; expected 1 to ", most_width);
+    require_batch(rows, width);
     blocks[0] = scratch.take_rows<T>(rows, width);
     blocks[1] = scratch.take_rows<T>(rows, width);
-    ids[0] = scratch.take<std::int32_t>(rows);
-    ids[1] = scratch.take<std::int32_t>(rows);
-    source = scratch.take<std::int32_t>(rows);
+    retiring = Retiring<Queue, T>(rows, scratch);
     states = {.report = {},
               .g_norm = scratch.take<double>(rows),
               .f_norm = scratch.take<double>(rows),
@@ -52,25 +36,6 @@ struct FixedPoint<Queue, T>::State {
                                  }},
                       method);
     patience = static_cast<std::int32_t>(2 * rule->history() + 20);
-  }
-
-  // Drops ended rows from the block if the host may and if it pays. Moves no data: see ActiveRows.
-  void retire() {
-    active.source = nullptr;
-    const std::int64_t running = progress.running;
-    std::int64_t keep = active.count;
-    if (stop.retire == Retire::on && running <= shrunk_enough * active.count) keep = running;
-    if (stop.retire == Retire::halve)
-      keep = std::min(keep, static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(running))));
-    if (keep == active.count) return;
-    which_ids ^= 1;
-    run(*queue, SelectRows<T>{.rows = active,
-                              .keep = keep,
-                              .running = running,
-                              .states = states,
-                              .ids = ids[which_ids],
-                              .source = source});
-    active = {.ids = ids[which_ids], .count = keep, .source = source};
   }
 
   Question<T> ask() {
@@ -91,14 +56,13 @@ struct FixedPoint<Queue, T>::State {
   std::unique_ptr<MethodRule<Queue, T>> rule;
 
   Rows<T> blocks[2];  // the points asked about, and those of the step before
-  std::int32_t* ids[2] = {};
-  std::int32_t* source = nullptr;
+  Retiring<Queue, T> retiring;
   RowStates states;
 
   Ask kind = Ask::done;
   Rows<T> result;
   ActiveRows active;
-  int which = 0, which_ids = 0;
+  int which = 0;
   std::int64_t steps = 0;
   Counts counts;
   Progress progress;
@@ -124,19 +88,17 @@ template <class Queue, class T>
 Question<T> FixedPoint<Queue, T>::start(Rows<const T> z0, Rows<T> result, const Report& report, const double* scale) {
   State& s = *state_;
   require(s.blocks[0].data != nullptr, "scratch: this solver was made with a counting arena and can only measure");
-  require(z0.rows == s.rows && z0.width == s.width, "z0: ", z0.rows, " x ", z0.width, " given; expected ", s.rows,
-          " x ", s.width);
-  require(result.rows == s.rows && result.width == s.width, "result: ", result.rows, " x ", result.width,
-          " given; expected ", s.rows, " x ", s.width);
+  require_shape<T>("z0", z0, s.rows, s.width);
+  require_shape<T>("result", result, s.rows, s.width);
   require(!overlap<T>(result, z0), "result: overlaps z0");
   s.result = result;
   s.states.report = report;
-  s.active = {.ids = s.ids[0], .count = s.rows};
-  s.which = s.which_ids = 0;
+  s.active = s.retiring.all();
+  s.which = 0;
   s.steps = 0;
   s.counts = {};
   s.progress = {.running = s.rows};
-  run(*s.queue, BeginRows<T>{.rows = s.rows, .given_scale = scale, .states = s.states, .ids = s.ids[0]});
+  run(*s.queue, BeginRows<T>{.rows = s.rows, .given_scale = scale, .states = s.states, .ids = s.retiring.first_ids()});
   run(*s.queue, CopyRows<T>{.from = z0, .to = s.at()});
   s.rule->start(*s.queue);
   return s.ask();
@@ -146,8 +108,7 @@ template <class Queue, class T>
 Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
   State& s = *state_;
   require(s.kind != Ask::done, "advance: called without an open question");
-  require(answer.rows == s.active.count && answer.width == s.width, "answer: ", answer.rows, " x ", answer.width,
-          " given; expected ", s.active.count, " x ", s.width);
+  require_shape<T>("answer", answer, s.active.count, s.width);
   require(!overlap<T>(answer, s.at()), "answer: overlaps the question");
   s.steps += 1;
   run(*s.queue, MeasureResidual<T>{.rows = s.active,
@@ -174,7 +135,7 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
       s.kind = Ask::done;
       return {};
     }
-    s.retire();
+    s.active = s.retiring.next(*s.queue, s.active, s.progress.running, s.stop.retire, s.states.report.status);
   }
   const Rows<T> next = s.other().slice(0, s.active.count);
   s.rule->update(*s.queue, {.rows = s.active, .z = z, .f = answer, .states = s.states}, next);

@@ -58,6 +58,70 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
   return verdict(Status::running);
 }
 
+// The residual at which a row of A x = b is done.
+constexpr double goal(double scale, const Limits& limits) {
+  const double tolerance = limits.atol + limits.rtol * scale;
+  return tolerance > limits.floor * scale ? tolerance : limits.floor * scale;
+}
+
+// A measurement of r = b - A x.
+struct LinearEvaluation {
+  double residual, goal;  // in the stop rule's norm
+  double length, before;  // |r|_2 now and at the measurement before
+  double noise;           // rounding error of the measurement itself
+  std::int32_t steps;     // products, this one included
+};
+
+// A residual within the goal is believed only where it could be measured that finely. A method that begins anew from a
+// residual as long as the one before would repeat itself: it has stalled at the noise, or broken down above it.
+constexpr Status judge_linear(const LinearEvaluation& e, std::int32_t max_steps) {
+  if (!finite(e.residual) || !finite(e.length) || !finite(e.goal)) return Status::not_finite;
+  const bool reached = e.residual <= e.goal;
+  if (reached && e.noise <= e.goal) return Status::converged;
+  if (e.length > 0.999 * e.before) return reached || e.length <= 400 * e.noise ? Status::stalled : Status::breakdown;
+  return e.steps >= max_steps ? Status::out_of_steps : Status::running;
+}
+
+// Column j of a Hessenberg matrix, h[0..j + 1], becomes column j of its triangular factor R by the plane rotations so
+// far and a new one, which `rhs` follows. -> |rhs[j + 1]|, the residual of the least-squares problem.
+constexpr double rotate_column(double* h, std::int32_t j, double* R, double* cosine, double* sine, double* rhs) {
+  for (std::int32_t i = 0; i < j; ++i) {
+    const double upper = cosine[i] * h[i] + sine[i] * h[i + 1];
+    h[i + 1] = cosine[i] * h[i + 1] - sine[i] * h[i];
+    h[i] = upper;
+  }
+  const double a = h[j] < 0 ? -h[j] : h[j], b = h[j + 1], larger = a > b ? a : b;  // b is a length
+  const double unit = larger > 0 ? larger : 1.0;
+  const double size = unit * square_root((a / unit) * (a / unit) + (b / unit) * (b / unit));
+  cosine[j] = size == 0 ? 1.0 : h[j] / size;
+  sine[j] = size == 0 ? 0.0 : b / size;
+  h[j] = size;
+  double* const column = R + j * (j + 1) / 2;
+  for (std::int32_t i = 0; i <= j; ++i) column[i] = h[i];
+  if (size == 0) {  // a column that adds nothing
+    rhs[j + 1] = 0;
+    return rhs[j] < 0 ? -rhs[j] : rhs[j];
+  }
+  rhs[j + 1] = -sine[j] * rhs[j];
+  rhs[j] *= cosine[j];
+  return rhs[j + 1] < 0 ? -rhs[j + 1] : rhs[j + 1];
+}
+
+// R y = rhs for the first n columns of R. A diagonal entry below `tiny` times the largest takes no part: its y is 0.
+constexpr void solve_upper(const double* R, std::int32_t n, const double* rhs, double tiny, double* y) {
+  double largest = 0;
+  for (std::int32_t i = 0; i < n; ++i) {
+    const double d = R[i * (i + 1) / 2 + i];
+    largest = d > largest ? d : largest;
+    y[i] = rhs[i];
+  }
+  for (std::int32_t i = n; i-- > 0;) {
+    const double* const column = R + i * (i + 1) / 2;
+    y[i] = column[i] > tiny * largest ? y[i] / column[i] : 0.0;
+    for (std::int32_t k = 0; k < i; ++k) y[k] -= column[k] * y[i];
+  }
+}
+
 constexpr int max_history = 32;
 
 // (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to

@@ -110,7 +110,7 @@ struct SelectRows {
   ActiveRows rows;
   std::int64_t keep;
   std::int64_t running;
-  RowStates states;
+  const Status* status;
   std::int32_t* ids;     // of the new block
   std::int32_t* source;  // position in the old block
 };

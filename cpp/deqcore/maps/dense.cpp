@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <initializer_list>
 #include <optional>
-#include <type_traits>
 
+#include "deqcore/base/shapes.hpp"
 #include "deqcore/device/buffer.hpp"
 #include "deqcore/maps/packed.hpp"
 #include "deqcore/maps/tiles.hpp"
@@ -17,13 +17,6 @@ namespace {
 template <class T>
 const T* injected(Rows<const T> injection, std::int64_t row) {
   return injection[injection.rows == 1 ? 0 : row];
-}
-
-template <class T>
-void require_shape(const char* argument, std::type_identity_t<Rows<const T>> given, std::int64_t rows,
-                   std::int64_t width) {
-  require(given.rows == rows && given.width == width, argument, ": ", given.rows, " x ", given.width,
-          " given; expected ", rows, " x ", width);
 }
 
 // Outputs are written while inputs are still read.
@@ -47,6 +40,23 @@ void add(Counts& total, const Counts& tile) {
   total.questions = std::max(total.questions, tile.questions);
   total.rows_asked += tile.rows_asked;
   total.looks = std::max(total.looks, tile.looks);
+}
+
+// What the solve of a tile takes from its arena.
+template <class T>
+std::size_t forward_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+  Arena counting;
+  FixedPoint<CpuQueue, T>(nullptr, rows, width, method, stop, counting);
+  counting.take<T>(rows * width);  // answers
+  return counting.used();
+}
+
+template <class T>
+std::size_t backward_bytes(std::int64_t rows, std::int64_t width, const AdjointMethod& method, const Stop& stop) {
+  Arena counting;
+  Adjoint<CpuQueue, T>(nullptr, rows, width, method, stop, false, counting);
+  for (int block = 0; block < 3; ++block) counting.take<T>(rows * width);  // answers, d, d * u
+  return counting.used();
 }
 
 }  // namespace
@@ -202,11 +212,12 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
   require_apart<T>("result", result, {z0, injection});
   const auto held = weights();
   using Solver = FixedPoint<CpuQueue, T>;
-  const Tiling tiling = tiling_for(threads, method, stop, z0.rows);
+  const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop); };
+  const Tiling tiling = tiling_for(threads, z0.rows, bytes);
   Counts total;
   std::mutex adding;
   for_tiles(
-      tiling, tile_bytes<Solver>(tiling.tallest(), method, stop),
+      tiling, bytes(tiling.tallest()),
       [&](Arena scratch, std::int64_t first, std::int64_t count) {
         CpuQueue queue;
         Solver solver(queue, count, width_, method, stop, scratch);
@@ -227,40 +238,58 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
 }
 
 template <class T>
-Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& stop, Rows<const T> z,
+Counts Dense<T>::solve_adjoint(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                                Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
                                const Report& report, Interrupt* interrupt) const {
+  return solve_linearised(true, threads, method, stop, z, injection, g, u0, result, report, interrupt);
+}
+
+template <class T>
+Counts Dense<T>::solve_tangent(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
+                               Rows<const T> injection, Rows<const T> dz, Rows<const T> t0, Rows<T> result,
+                               const Report& report, Interrupt* interrupt) const {
+  return solve_linearised(false, threads, method, stop, z, injection, dz, t0, result, report, interrupt);
+}
+
+// J^T v = W^T (d * v), J v = d * (W v), with d = a'(W z + c) kept by row.
+template <class T>
+Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop,
+                                  Rows<const T> z, Rows<const T> injection, Rows<const T> g, Rows<const T> u0,
+                                  Rows<T> result, const Report& report, Interrupt* interrupt) const {
   check("z", z, injection);
   require_shape<T>("g", g, z.rows, width_);
-  require_shape<T>("u0", u0, z.rows, width_);
+  if (u0.data) require_shape<T>("u0", u0, z.rows, width_);
   require_shape<T>("result", result, z.rows, width_);
-  require_apart<T>("result", result, {z, injection, g, u0});
+  require_apart<T>("result", result, {z, injection, g});
+  if (u0.data) require_apart<T>("result", result, {u0});
   const auto held = weights();
-  using Solver = Adjoint<CpuQueue, T>;
-  const PackedMatrix<T>& backward = held->transposed();
-  const Tiling tiling = tiling_for(threads, method, stop, z.rows);
+  const PackedMatrix<T>& W = transposed ? held->transposed() : held->packed;
+  const auto bytes = [&](std::int64_t rows) { return backward_bytes<T>(rows, width_, method, stop); };
+  const Tiling tiling = tiling_for(threads, z.rows, bytes);
   Counts total;
   std::mutex adding;
   for_tiles(
-      tiling, tile_bytes<Solver>(tiling.tallest(), method, stop),
+      tiling, bytes(tiling.tallest()),
       [&](Arena scratch, std::int64_t first, std::int64_t count) {
         CpuQueue queue;
-        Solver solver(queue, count, width_, method, stop, false, scratch);
+        Adjoint<CpuQueue, T> solver(queue, count, width_, method, stop, false, scratch);
         T* const answers = scratch.take<T>(count * width_);
         const Rows<T> d = scratch.take_rows<T>(count, width_), du = scratch.take_rows<T>(count, width_);
         held->packed.multiply(z.slice(first, count), d);
         for (std::int64_t i = 0; i < count; ++i)
           differentiate(activation_, width_, injected(injection, first + i), d[i]);
         const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
+          if (!transposed) W.multiply(question.along, answer);
           for (std::int64_t i = 0; i < question.count; ++i) {
-            const T *slope = d[question.rows[i]], *u = question.along[i];
-            for (std::int64_t j = 0; j < width_; ++j) du[i][j] = slope[j] * u[j];
+            const T *slope = d[question.rows[i]], *u = transposed ? question.along[i] : answer[i];
+            T* to = transposed ? du[i] : answer[i];
+            for (std::int64_t j = 0; j < width_; ++j) to[j] = slope[j] * u[j];
           }
-          backward.multiply(du.slice(0, question.count), answer);
+          if (transposed) W.multiply(du.slice(0, question.count), answer);
         };
         converse(queue, solver,
-                 solver.start({}, g.slice(first, count), u0.slice(first, count), result.slice(first, count),
-                              report.slice(first)),
+                 solver.start({}, g.slice(first, count), u0.data ? u0.slice(first, count) : u0,
+                              result.slice(first, count), report.slice(first)),
                  MapRef<CpuQueue, T>(map), answers, interrupt);
         const std::lock_guard lock(adding);
         add(total, solver.counts());
@@ -270,38 +299,27 @@ Counts Dense<T>::solve_adjoint(int threads, const Method& method, const Stop& st
 }
 
 template <class T>
-Tiling Dense<T>::tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
+template <class Measure>
+Tiling Dense<T>::tiling_for(int threads, std::int64_t rows, const Measure& scratch_bytes) const {
   require(threads >= 1, "threads: ", threads, " given; expected at least 1");
   const std::int64_t sample = 64;  // rows over which the scratch per row is taken
-  const std::size_t bytes = FixedPoint<CpuQueue, T>::scratch_bytes(sample, width_, method, stop) / sample;
-  return tile_rows(rows, static_cast<std::int64_t>(bytes), 2 * width_ * width_, threads);
-}
-
-template <class T>
-template <class Solver>
-std::size_t Dense<T>::tile_bytes(std::int64_t rows, const Method& method, const Stop& stop) const {
-  Arena counting;
-  if constexpr (std::is_same_v<Solver, Adjoint<CpuQueue, T>>) {
-    Solver(nullptr, rows, width_, method, stop, false, counting);
-    for (int block = 0; block < 3; ++block) counting.take<T>(rows * width_);  // answers, d, d * u
-  } else {
-    Solver(nullptr, rows, width_, method, stop, counting);
-    counting.take<T>(rows * width_);  // answers
-  }
-  return counting.used();
+  const auto bytes_per_row = static_cast<std::int64_t>(scratch_bytes(sample)) / sample;
+  return tile_rows(rows, bytes_per_row, 2 * width_ * width_, threads);
 }
 
 template <class T>
 std::size_t Dense<T>::solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
-  const Tiling tiling = tiling_for(threads, method, stop, rows);
-  return tile_bytes<FixedPoint<CpuQueue, T>>(tiling.tallest(), method, stop) * tiling.threads;
+  const auto bytes = [&](std::int64_t count) { return forward_bytes<T>(count, width_, method, stop); };
+  const Tiling tiling = tiling_for(threads, rows, bytes);
+  return bytes(tiling.tallest()) * tiling.threads;
 }
 
 template <class T>
-std::size_t Dense<T>::solve_adjoint_bytes(int threads, const Method& method, const Stop& stop,
+std::size_t Dense<T>::solve_adjoint_bytes(int threads, const AdjointMethod& method, const Stop& stop,
                                           std::int64_t rows) const {
-  const Tiling tiling = tiling_for(threads, method, stop, rows);
-  return tile_bytes<Adjoint<CpuQueue, T>>(tiling.tallest(), method, stop) * tiling.threads;
+  const auto bytes = [&](std::int64_t count) { return backward_bytes<T>(count, width_, method, stop); };
+  const Tiling tiling = tiling_for(threads, rows, bytes);
+  return bytes(tiling.tallest()) * tiling.threads;
 }
 
 template class Dense<float>;

@@ -43,22 +43,28 @@ class Dense {
   // Whole solves, cut into tiles over `threads`. The counts are those of all tiles; `questions` is the longest tile's.
   Counts solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
                Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const;
-  Counts solve_adjoint(int threads, const Method& method, const Stop& stop, Rows<const T> z, Rows<const T> injection,
-                       Rows<const T> g, Rows<const T> u0, Rows<T> result, const Report& report,
+  Counts solve_adjoint(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
+                       Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result, const Report& report,
                        Interrupt* interrupt) const;
+  // (I - J) t = dz, by the same methods.
+  Counts solve_tangent(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
+                       Rows<const T> injection, Rows<const T> dz, Rows<const T> t0, Rows<T> result,
+                       const Report& report, Interrupt* interrupt) const;
 
   // What such a solve allocates, once, before its first step.
   std::size_t solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
-  std::size_t solve_adjoint_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
+  std::size_t solve_adjoint_bytes(int threads, const AdjointMethod& method, const Stop& stop, std::int64_t rows) const;
 
  private:
   struct Weights;
 
   std::shared_ptr<const Weights> weights() const;
   void check(const char* argument, Rows<const T> z, Rows<const T> injection) const;
-  Tiling tiling_for(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
-  template <class Solver>
-  std::size_t tile_bytes(std::int64_t rows, const Method& method, const Stop& stop) const;
+  Counts solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
+                          Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
+                          const Report& report, Interrupt* interrupt) const;
+  template <class Measure>
+  Tiling tiling_for(int threads, std::int64_t rows, const Measure& scratch_bytes) const;
 
   std::int64_t width_;
   Activation activation_;

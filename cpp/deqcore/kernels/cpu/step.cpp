@@ -156,7 +156,7 @@ void run(CpuQueue& queue, const SelectRows<T>& k) {
   std::int64_t fill = k.keep - k.running, to = 0;
   for (std::int64_t i = 0; i < k.rows.count; ++i) {
     const std::int32_t row = k.rows.ids[i];
-    if (!k.states.running(row) && fill-- <= 0) continue;
+    if (k.status[row] != Status::running && fill-- <= 0) continue;
     k.ids[to] = row;
     k.source[to] = static_cast<std::int32_t>(i);
     ++to;

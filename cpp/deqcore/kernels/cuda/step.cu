@@ -181,7 +181,7 @@ void run(CudaQueue& queue, const SelectRows<T>& k) {
     std::int64_t running_before = 0;  // in earlier rounds
     for (std::int64_t start = 0; start < k.rows.count; start += blockDim.x) {
       const std::int64_t i = start + threadIdx.x;
-      const bool running = i < k.rows.count && k.states.running(k.rows.ids[i]);
+      const bool running = i < k.rows.count && k.status[k.rows.ids[i]] == Status::running;
       const unsigned votes = __ballot_sync(0xffffffffu, running);
       const int lane = threadIdx.x % cuda::warp, mine = threadIdx.x / cuda::warp;
       if (lane == 0) warp_totals[mine] = __popc(votes);

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The methods of the backward solve: the linear ones, the fixed-point ones, and one that is approximate by name.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "deqcore/fixed_point/methods.hpp"
+#include "deqcore/linear/methods.hpp"
+
+namespace deqcore {
+
+// The first terms of the damped Neumann series, u = tau sum_{i < terms} (tau J^T + (1 - tau) I)^i g: `terms` - 1
+// products, no test, status approximate. One term with tau = 1 is the Jacobian-free gradient u = g.
+struct Neumann {
+  std::int64_t terms = 5;  // 1 to 10000
+  double tau = 1.0;        // damping, in (0, 2)
+};
+
+using AdjointMethod = std::variant<GMRES, BiCGSTAB, Direct, Anderson, Picard, Neumann>;
+
+}  // namespace deqcore

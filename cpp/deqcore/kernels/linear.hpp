@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// What happens to every row of A x = b around a linear method: begin, measure, judge, keep the best solution.
+//
+// b  right side      x  iterate      r = b - A x  residual      all "by row"
+// along  the vectors asked about, answer  the products with them: both by position in the dense block of active rows
+//
+// A method may estimate its residual from recurrences, but a row ends as converged only after A x itself was asked for.
+#pragma once
+
+#include "deqcore/base/report.hpp"
+#include "deqcore/base/stop.hpp"
+#include "deqcore/kernels/kernel.hpp"
+#include "deqcore/kernels/row_math.hpp"
+
+namespace deqcore {
+
+// What the answer to a question about v is.
+enum class Operator : std::int8_t {
+  matrix,          // A v
+  identity_minus,  // M v, where A = I - M
+};
+
+// What a row is asked about next.
+enum class Phase : std::int8_t {
+  residual,  // x itself: its residual will be measured
+  start,     // it was: a method begins anew from r
+  first,     // a direction of the method
+  second,    // its second direction, for methods with two products per step
+};
+
+// What the last product did to a row.
+enum class Answered : std::int8_t { product, measured, broke_down };
+
+// By row. `report` is the caller's; the rest is scratch.
+struct LinearStates {
+  Report report;
+  double* goal = nullptr;      // the residual at which a row is done
+  double* residual = nullptr;  // after the last product: measured, or the method's estimate
+  double* length = nullptr;    // |r|_2 at the last measurement
+  double* before = nullptr;    // and at the one before
+  double* size = nullptr;      // |x|_2 at the last measurement
+  double* growth = nullptr;    // the largest |A v| / |v| seen; 1 for I - M
+  double* best = nullptr;      // the smallest measured residual / goal
+  Phase* phase = nullptr;
+  Answered* answered = nullptr;
+  std::int8_t* new_best = nullptr;
+  std::int64_t* failed = nullptr;  // one number: rows that have ended and did not converge
+
+  constexpr bool running(std::int64_t row) const { return report.status[row] == Status::running; }
+};
+
+// The verdict on a running row after a product, written to its report.
+constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits& limits, std::int32_t max_steps) {
+  const std::int32_t steps = ++s.report.steps[row];
+  const double residual = s.residual[row];
+  if (s.report.trace) s.report.trace[(steps - 1) * s.report.trace_pitch + row] = residual;
+  Status status = Status::running;
+  if (s.answered[row] == Answered::measured) {
+    const double rounding = limits.floor / 16 * s.growth[row] * s.size[row];  // eps / 4: most of it cancels
+    status = row_math::judge_linear({.residual = residual,
+                                     .goal = s.goal[row],
+                                     .length = s.length[row],
+                                     .before = s.before[row],
+                                     .noise = rounding,
+                                     .steps = steps},
+                                    max_steps);
+    const double ratio = residual == 0 ? 0.0 : residual / s.goal[row];
+    if (status != Status::not_finite && ratio < s.best[row]) {
+      s.best[row] = ratio;
+      s.new_best[row] = 1;
+      s.report.residual[row] = residual;
+    }
+  } else if (!row_math::finite(residual)) {
+    status = Status::not_finite;
+  } else if (s.answered[row] == Answered::broke_down) {
+    status = Status::breakdown;
+  } else if (steps >= max_steps) {
+    status = Status::out_of_steps;
+  }
+  s.report.status[row] = status;
+  return status;
+}
+
+// Every row: running, scale = |b|, x = x0, or 0 where there is none; result = x; ids[row] = row. From 0 the residual is
+// known: r = b, and the method can start. b = 0 starts from 0 whatever x0 is.   up to 2 reads, 3 writes
+template <class T>
+struct BeginLinear {
+  std::int64_t rows;
+  Norm norm;
+  Limits limits;
+  Operator form;
+  Rows<const T> b;
+  Rows<const T> x0;  // may be null
+  Rows<T> x, r, result;
+  LinearStates states;
+  std::int32_t* ids;
+};
+DEQCORE_KERNEL(BeginLinear);
+
+// Rows whose answer is about x: r = b - A x, its norms, and that of x.   3 reads, 1 write
+template <class T>
+struct MeasureLinear {
+  ActiveRows rows;
+  Norm norm;
+  Operator form;
+  Rows<const T> b, x;    // by row
+  Rows<const T> answer;  // by position
+  Rows<T> r;             // by row
+  LinearStates states;
+};
+DEQCORE_KERNEL(MeasureLinear);
+
+// Status and report of the running rows (row_math.hpp); progress to the mailbox.
+template <class T>
+struct JudgeLinear {
+  ActiveRows rows;
+  Limits limits;
+  std::int32_t max_steps;
+  LinearStates states;
+  Progress* progress;
+};
+DEQCORE_KERNEL(JudgeLinear);
+
+// result = x where that is the best solution measured so far.   up to 1 read, 1 write
+template <class T>
+struct KeepSolution {
+  ActiveRows rows;
+  Rows<const T> x;  // by row
+  Rows<T> result;   // by row
+  LinearStates states;
+};
+DEQCORE_KERNEL(KeepSolution);
+
+// Ends every running row with `status`.
+template <class T>
+struct EndLinear {
+  ActiveRows rows;
+  Status status;
+  LinearStates states;
+};
+DEQCORE_KERNEL(EndLinear);
+
+// A preconditioner's answer becomes the direction asked about; rows asked about x stay with x.   1 read, 1 or 2 writes
+template <class T>
+struct TakeDirection {
+  ActiveRows rows;
+  Rows<const T> answer;  // by position
+  Rows<T> along;         // by position
+  LinearStates states;
+};
+DEQCORE_KERNEL(TakeDirection);
+
+}  // namespace deqcore
