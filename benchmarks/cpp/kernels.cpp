@@ -150,9 +150,12 @@ void vectors_and_steps(const Plan& plan, std::int64_t rows, std::int64_t width, 
   go("KeepBest",
      KeepBest<T>{.rows = active, .z = on.z, .z_before = on.before, .result = on.result, .states = on.states});
   go("HoldRows", HoldRows<T>{.rows = active, .z = on.z, .next = on.next, .states = on.states});
-  go("SelectRows",
-     SelectRows<T>{
-         .rows = active, .keep = rows, .running = rows, .states = on.states, .ids = on.kept, .source = on.source});
+  go("SelectRows", SelectRows<T>{.rows = active,
+                                 .keep = rows,
+                                 .running = rows,
+                                 .status = on.states.report.status,
+                                 .ids = on.kept,
+                                 .source = on.source});
   go("EndRows", EndRows<T>{.rows = active,
                            .status = Status::running,  // so that it can be run again
                            .z = on.z,

@@ -12,7 +12,7 @@ import deqcore
 from deqcore import _core
 from deqcore._arrays import numpy_door
 from deqcore._dialogue import Report
-from deqcore._methods import resolve_method
+from deqcore._methods import native_of, resolve_method
 from deqcore._options import stop_rule
 from harness.measure import Plan, case, in_turn
 
@@ -40,7 +40,7 @@ def measure(plan: Plan, method: str, rows: int, width: int, threads: int) -> dic
 
     # the same solve at the seam to C++, everything else made beforehand
     report, result = Report(numpy_door, rows, 0), np.empty_like(x)
-    _, options = resolve_method(method)
+    options = native_of(resolve_method(method, "fixed_point"))
     stop = stop_rule(rtol=1e-6, atol=0.0, max_steps=1000, norm=2, look_every=1, retire=_core.Retire.on)
 
     def inside() -> Any:

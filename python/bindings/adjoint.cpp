@@ -14,7 +14,7 @@ namespace {
 
 // Callables are asked about points as well, so these solvers gather them.
 template <class Solver>
-std::size_t scratch_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+std::size_t scratch_bytes(std::int64_t rows, std::int64_t width, const AdjointMethod& method, const Stop& stop) {
   return Solver::scratch_bytes(rows, width, method, stop, true);
 }
 
@@ -25,7 +25,7 @@ void bind(nb::module_& m, const char* name) {
   nb::class_<D> c(m, name);
   c.def(
        "__init__",
-       [](D* self, std::int64_t rows, std::int64_t width, std::vector<std::int64_t> shape, const Method& method,
+       [](D* self, std::int64_t rows, std::int64_t width, std::vector<std::int64_t> shape, const AdjointMethod& method,
           const Stop& stop, int threads, Scratch scratch) {
          const auto make = [&](CpuQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, true, arena);
@@ -37,11 +37,12 @@ void bind(nb::module_& m, const char* name) {
       .def("advance", &D::advance, nb::arg("answer").none())  // None is refused like any other answer that is none
       .def(
           "start",
-          [](D& self, Matrix<const T> z, Matrix<const T> g, Matrix<const T> u0, Matrix<T> result,
+          [](D& self, Matrix<const T> z, Matrix<const T> g, std::optional<Matrix<const T>> u0, Matrix<T> result,
              const ReportArrays& report) {
-            self.open(self.solver().start(rows_of(z), rows_of(g), rows_of(u0), rows_of(result), report.view()));
+            self.open(self.solver().start(rows_of(z), rows_of(g), u0 ? rows_of(*u0) : Rows<const T>{}, rows_of(result),
+                                          report.view()));
           },
-          nb::arg("z").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").noconvert(), nb::arg("result").noconvert(),
+          nb::arg("z").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").none(), nb::arg("result").noconvert(),
           nb::arg("report"), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(), nb::keep_alive<1, 5>(),
           nb::keep_alive<1, 6>())
       .def_static("scratch_bytes", &scratch_bytes<Solver>, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
@@ -59,7 +60,7 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
   nb::class_<D> c(m, name);
   c.def(
        "__init__",
-       [](D* self, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop, int device,
+       [](D* self, std::int64_t rows, std::int64_t width, const AdjointMethod& method, const Stop& stop, int device,
           std::uintptr_t stream, std::uintptr_t scratch, std::size_t bytes, const nb::object&) {
          const auto make = [&](CudaQueue& queue, Arena& arena) {
            return std::make_unique<Solver>(queue, rows, width, method, stop, true, arena);
@@ -78,8 +79,8 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
             const auto rows = [&](std::uintptr_t address) {
               return rows_at<const T>(address, block.rows, block.width);
             };
-            self.open(self.solver().start(rows(z), rows(g), rows(u0), rows_at<T>(result, block.rows, block.width),
-                                          report.report));
+            self.open(self.solver().start(rows(z), rows(g), u0 ? rows(u0) : Rows<const T>{},
+                                          rows_at<T>(result, block.rows, block.width), report.report));
           },
           nb::arg("z"), nb::arg("g"), nb::arg("u0"), nb::arg("result"), nb::arg("report"))
       .def_static("scratch_bytes", &scratch_bytes<Solver>, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
@@ -92,6 +93,7 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
 }  // namespace
 
 void init_adjoint(nb::module_& m) {
+  nb::class_<Neumann>(m, "Neumann").def(nb::init<>()).def_rw("k", &Neumann::k).def_rw("tau", &Neumann::tau);
   bind<float>(m, "Adjoint32");
   bind<double>(m, "Adjoint64");
   bind_cuda<float>(m, "CudaAdjoint32");

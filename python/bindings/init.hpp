@@ -7,6 +7,7 @@ namespace deqcore::python {
 
 void init_base(nanobind::module_& m);
 void init_fixed_point(nanobind::module_& m);
+void init_linear(nanobind::module_& m);
 void init_adjoint(nanobind::module_& m);
 void init_maps(nanobind::module_& m);
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 
 #include <string>
+#include <utility>
 
 #include "arrays.hpp"
 #include "deqcore/maps/dense.hpp"
@@ -36,6 +38,36 @@ Counts without_lock(const Run& run) {
   }
   if (raised) throw nb::python_error();
   return counts;
+}
+
+// A solve with the map's derivative: adjoint or tangent.
+template <class T, auto Solve>
+Counts linearised(const Dense<T>& self, Matrix<const T> z, Matrix<const T> injection, Matrix<const T> g,
+                  std::optional<Matrix<const T>> u0, Matrix<T> result, const ReportArrays& report,
+                  const AdjointMethod& method, const Stop& stop, int threads) {
+  return without_lock([&](Interrupt& interrupt) {
+    return (self.*Solve)(threads, method, stop, rows_of(z), rows_of(injection), rows_of(g),
+                         u0 ? rows_of(*u0) : Rows<const T>{}, rows_of(result), report.view(), &interrupt);
+  });
+}
+
+// A training step between loss and optimiser -> counts of both solves. The loss is (g, z), or |z - target|^2 / 2.
+template <class T>
+std::pair<Counts, Counts> solve_and_differentiate(
+    const Dense<T>& self, Matrix<const T> z0, Matrix<const T> injection, std::optional<Matrix<const T>> g,
+    std::optional<Matrix<const T>> target, Matrix<T> z, Matrix<T> u, Matrix<T> dW, Matrix<T> dc,
+    const ReportArrays& report, std::optional<Vector<const double>> scale, const Method& method, const Stop& stop,
+    const ReportArrays& adjoint_report, const AdjointMethod& adjoint_method, const Stop& adjoint_stop, int threads) {
+  Counts backward;
+  const Counts forward = without_lock([&](Interrupt& interrupt) {
+    const Counts counts = self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(z), report.view(),
+                                     scale ? scale->data() : nullptr, &interrupt);
+    backward = self.solve_gradients(threads, adjoint_method, adjoint_stop, rows_of(z), rows_of(injection),
+                                    g ? rows_of(*g) : Rows<const T>{}, target ? rows_of(*target) : Rows<const T>{},
+                                    rows_of(u), rows_of(dW), rows_of(dc), adjoint_report.view(), &interrupt);
+    return counts;
+  });
+  return {forward, backward};
 }
 
 template <class T>
@@ -94,18 +126,19 @@ void bind(nb::module_& m, const char* name) {
           },
           nb::arg("z0").noconvert(), nb::arg("injection").noconvert(), nb::arg("result").noconvert(), nb::arg("report"),
           nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
+      .def("solve_adjoint", &linearised<T, &D::solve_adjoint>, nb::arg("z").noconvert(),
+           nb::arg("injection").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").none(),
+           nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
+      .def("solve_tangent", &linearised<T, &D::solve_tangent>, nb::arg("z").noconvert(),
+           nb::arg("injection").noconvert(), nb::arg("dz").noconvert(), nb::arg("t0").none(),
+           nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
+      .def("solve_and_differentiate", &solve_and_differentiate<T>, nb::arg("z0").noconvert(),
+           nb::arg("injection").noconvert(), nb::arg("g").none(), nb::arg("target").none(), nb::arg("z").noconvert(),
+           nb::arg("u").noconvert(), nb::arg("dW").noconvert(), nb::arg("dc").noconvert(), nb::arg("report"),
+           nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("adjoint_report"),
+           nb::arg("adjoint_method"), nb::arg("adjoint_stop"), nb::arg("threads"))
       .def(
-          "solve_adjoint",
-          [](const D& self, In z, In injection, In g, In u0, Out result, const ReportArrays& report,
-             const Method& method, const Stop& stop, int threads) {
-            return without_lock([&](Interrupt& interrupt) {
-              return self.solve_adjoint(threads, method, stop, rows_of(z), rows_of(injection), rows_of(g), rows_of(u0),
-                                        rows_of(result), report.view(), &interrupt);
-            });
-          },
-          nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("g").noconvert(),
-          nb::arg("u0").noconvert(), nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"),
-          nb::arg("stop"), nb::arg("threads"))
+          "copy_weights", [](const D& self, Out W) { self.copy_weights(W.data()); }, nb::arg("W").noconvert())
       .def("solve_bytes", &D::solve_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"), nb::arg("rows"))
       .def("solve_adjoint_bytes", &D::solve_adjoint_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"),
            nb::arg("rows"));

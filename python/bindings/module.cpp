@@ -26,6 +26,7 @@ NB_MODULE(_core, m) {
   });
   deqcore::python::init_base(m);
   deqcore::python::init_fixed_point(m);
+  deqcore::python::init_linear(m);
   deqcore::python::init_adjoint(m);
   deqcore::python::init_maps(m);
 }

@@ -2,37 +2,58 @@
 """Solvers for deep equilibrium models and other implicit layers, on NumPy arrays.
 
     fixed_point   find z with f(z) = z, one fixed point per row
-    adjoint       differentiate through it: u = J(z)' u + g
+    adjoint       differentiate through it: (I - J(z))' u = g
+    tangent       the same forward: (I - J(z)) t = dz
+    linear_solve  A x = b from products with A
     maps.Dense    the map tanh(W z + x) and its relatives, solved wholly in C++
 
 Every solve says of every row how it ended, and raises unless told otherwise.
 """
 
 from . import maps
-from ._adjoint import adjoint
+from ._adjoint import adjoint, tangent
 from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
-from ._methods import Anderson, Method, Picard
+from ._gradient_check import GradientCheck, check_gradient
+from ._linear import linear_solve
+from ._methods import GMRES, Anderson, BiCGSTAB, Direct, JacobianFree, Method, Neumann, Phantom, Picard
 from ._options import num_threads, set_num_threads
+from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
 from ._solution import Progress, Solution, Status, Tolerances
+from ._warm import Warm
 from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 
 __all__ = [
+    "GMRES",
     "Anderson",
+    "BiCGSTAB",
     "ConvergenceError",
     "ConvergenceWarning",
     "DeviceError",
+    "Direct",
+    "GradientCheck",
+    "JacobianFree",
+    "JacobianPenalty",
     "Method",
+    "Neumann",
+    "Phantom",
     "Picard",
     "Progress",
     "Solution",
     "Status",
     "Tolerances",
+    "Warm",
     "__version__",
     "adjoint",
+    "check_gradient",
     "fixed_point",
+    "jacobian_penalty",
+    "linear_solve",
     "maps",
     "num_threads",
     "scratch_bytes",
     "set_num_threads",
+    "spectral_cap",
+    "spectral_radius",
+    "tangent",
 ]

@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The implicit backward solve u = J(z)' u + g."""
+"""Derivatives through a fixed point: (I - J)' u = g backward, (I - J) t = dz forward."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ._arrays import Array, door_for
-from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
-from ._methods import Method
-from ._options import check_callback, flag, refuse_unknown
-from ._solution import Callback, Solution
+from ._dialogue import Setup, State, check_args, check_row_args, check_state, converse, gathered
+from ._linear import DEFAULT_RTOL
+from ._methods import GMRES, BiCGSTAB, Direct, JacobianFree, Method, Neumann, Phantom
+from ._options import check_callback, flag, real, refuse_unknown
+from ._solution import Callback, Solution, Status
+from ._warm import Warm, check_ids, check_keep, check_warm, kept, starting_points
 from .maps import Dense
 
-__all__ = ["adjoint"]
-
-_DEFAULT_RTOL = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-10}
+__all__ = ["adjoint", "tangent"]
 
 
 def adjoint(
@@ -30,7 +31,11 @@ def adjoint(
     args: tuple[Any, ...] = (),
     row_args: tuple[Any, ...] = (),
     pass_rows: bool = False,
+    f: Callable[..., Any] | None = None,
     u0: Array | None = None,
+    warm: Warm | None = None,
+    ids: Any = None,
+    keep: str | None = None,
     method: Method | str | None = None,
     rtol: float | None = None,
     atol: float = 0.0,
@@ -38,6 +43,8 @@ def adjoint(
     norm: Any = 2,
     look_every: int | None = None,
     retire: bool | str | None = None,
+    estimate_error: bool = False,
+    max_error: float | None = None,
     trace: bool = False,
     callback: Callback | None = None,
     threads: int | None = None,
@@ -45,24 +52,34 @@ def adjoint(
     on_failure: str = "raise",
     **unknown: NoReturn,
 ) -> Solution:
-    """Solve u = J(z)' u + g, that is (I - J(z))' u = g, one system per row, with per-row statuses.
+    """Solve (I - J(z))' u = g, one system per row, with per-row statuses.
 
     With z = f(z, theta) and g = dL/dz, the gradient of the loss is dL/dtheta = (df/dtheta)' u: implicit
     differentiation (Bai, Kolter and Koltun 2019). A row has converged when \\|J' u + g - u\\| <= atol + rtol \\|g\\|,
-    or <= 4 eps \\|g\\|.
-    The gradient is only as good as z: solve forward at least as tightly. A row with g = 0 is held against
-    max(\\|u0\\|, \\|J' u0\\|) instead, and ends at once from u0 = 0.
+    or <= 4 eps \\|g\\|, measured with the u that is returned.
+    The gradient is only as good as z: solve forward at least as tightly. A small residual is not a small error where
+    I - J is nearly singular: ``estimate_error`` looks.
 
     Args:
         map_or_vjp: ``vjp(z, v, *args, *row_args)`` returning J(z)' v, of the shape and dtype of v; or a native map.
         z: the fixed points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row.
         g: the gradients, of the shape and dtype of z.
         args, row_args, pass_rows: as for :func:`fixed_point`; z itself is gathered like a row argument.
-        u0: starting points, of the shape and dtype of z; None starts at g.
-        method: :class:`Anderson` (the default), :class:`Picard` (the Neumann series), or a name.
+        f: the map itself, for :class:`Phantom`, which unrolls it; a native map needs none.
+        u0: starting points, of the shape and dtype of z; None starts from zero, whose residual is g.
+        warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
+            integer per row; ``keep="state"`` returns a new one as ``Solution.warm``.
+        method: :class:`GMRES` (the default), :class:`BiCGSTAB` or :class:`Direct`; :class:`Anderson` or :class:`Picard`
+            (the Neumann series to a tolerance) on u = J' u + g; approximate by name :class:`JacobianFree`,
+            :class:`Neumann` or :class:`Phantom`; or a name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
-        atol, max_steps, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for
-            :func:`fixed_point`.
+        max_steps: most products per row.
+        estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u to 0.1, as
+            ``Solution.error`` = \\|d\\| / \\|u\\|; infinite where that solve fails. Approximate methods get their
+            residual, too.
+        max_error: rows whose estimated error is not below it end as ``ill_conditioned``; implies estimate_error.
+        atol, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`. The
+            callback hears of the first solve only.
 
     Returns:
         A :class:`Solution`: ``value`` is u, ``scale`` is \\|g\\|, ``nfe`` counts products with J'.
@@ -74,61 +91,358 @@ def adjoint(
         >>> import numpy as np, deqcore
         >>> A = np.array([[0.5, 0.2], [0.0, 0.3]])          # f(z) = A z + x, so J = A
         >>> g = np.array([[1.0, 2.0]])
-        >>> u = deqcore.adjoint(lambda z, v: v @ A, np.zeros((1, 2)), g).value
-        >>> bool(np.allclose(u, np.linalg.solve((np.eye(2) - A).T, g[0])))
+        >>> solution = deqcore.adjoint(lambda z, v: v @ A, np.zeros((1, 2)), g, max_error=1e-6)
+        >>> bool(np.allclose(solution.value, np.linalg.solve((np.eye(2) - A).T, g[0]))), bool(solution.error[0] < 1e-6)
+        (True, True)
+    """
+    if unknown:
+        refuse_unknown("adjoint", unknown, _ADJOINT_OPTIONS)
+    return _linearised(
+        "adjoint",
+        _Names("map_or_vjp", "vjp(z, v, ...)", "vjp", "g", "u0"),
+        map_or_vjp,
+        z,
+        g,
+        u0,
+        f=f,
+        args=args,
+        row_args=row_args,
+        pass_rows=pass_rows,
+        warm=warm,
+        ids=ids,
+        keep=keep,
+        estimate_error=estimate_error,
+        max_error=max_error,
+        callback=callback,
+        stream=stream,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        max_steps=max_steps,
+        norm=norm,
+        look_every=look_every,
+        retire=retire,
+        trace=trace,
+        threads=threads,
+        on_failure=on_failure,
+    )
+
+
+def tangent(
+    map_or_jvp: Callable[..., Any] | Dense,
+    z: Array,
+    dz: Array,
+    *,
+    args: tuple[Any, ...] = (),
+    row_args: tuple[Any, ...] = (),
+    pass_rows: bool = False,
+    t0: Array | None = None,
+    warm: Warm | None = None,
+    ids: Any = None,
+    keep: str | None = None,
+    method: Method | str | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    max_steps: int = 200,
+    norm: Any = 2,
+    look_every: int | None = None,
+    retire: bool | str | None = None,
+    estimate_error: bool = False,
+    max_error: float | None = None,
+    trace: bool = False,
+    callback: Callback | None = None,
+    threads: int | None = None,
+    stream: Any = None,
+    on_failure: str = "raise",
+    **unknown: NoReturn,
+) -> Solution:
+    """Solve (I - J(z)) t = dz, one system per row: the forward mode of implicit differentiation.
+
+    With z = f(z, theta) and dz = (df/dtheta) dtheta, the change of f at fixed z, t is the change of the fixed point
+    itself (the implicit function theorem). Everything else is as in :func:`adjoint`.
+
+    Args:
+        map_or_jvp: ``jvp(z, v, *args, *row_args)`` returning J(z) v, of the shape and dtype of v; or a native map.
+        z: the fixed points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row.
+        dz: the changes of f, of the shape and dtype of z.
+        t0: starting points, of the shape and dtype of z; None starts from zero.
+        method: as for :func:`adjoint`, but none that is approximate by name.
+        args, row_args, pass_rows, warm, ids, keep, rtol, atol, max_steps, norm, look_every, retire, estimate_error,
+            max_error, trace, callback, threads, stream, on_failure: as for :func:`adjoint`.
+
+    Returns:
+        A :class:`Solution`: ``value`` is t, ``scale`` is \\|dz\\|, ``nfe`` counts products with J.
+
+    Raises:
+        ConvergenceError, TypeError, ValueError: as for :func:`fixed_point`.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> rng = np.random.default_rng(0)
+        >>> layer = deqcore.maps.Dense(rng.standard_normal((8, 8)) * 0.1)
+        >>> x, dx = rng.standard_normal((2, 3, 8))
+        >>> solve = lambda x: deqcore.fixed_point(layer, np.zeros((3, 8)), row_args=(x,), rtol=1e-14).value
+        >>> z = solve(x)
+        >>> t = deqcore.tangent(layer, z, (1 - z * z) * dx, row_args=(x,)).value
+        >>> bool(np.allclose(t, (solve(x + 1e-6 * dx) - solve(x - 1e-6 * dx)) / 2e-6, atol=1e-8))
         True
     """
     if unknown:
-        refuse_unknown("adjoint", unknown, _OPTIONS)
-    if not callable(map_or_vjp):
-        raise TypeError(f"map_or_vjp: {map_or_vjp!r} given; expected vjp(z, v, ...) or a map from deqcore.maps")
+        refuse_unknown("tangent", unknown, _TANGENT_OPTIONS)
+    return _linearised(
+        "tangent",
+        _Names("map_or_jvp", "jvp(z, v, ...)", "jvp", "dz", "t0"),
+        map_or_jvp,
+        z,
+        dz,
+        t0,
+        args=args,
+        row_args=row_args,
+        pass_rows=pass_rows,
+        warm=warm,
+        ids=ids,
+        keep=keep,
+        estimate_error=estimate_error,
+        max_error=max_error,
+        callback=callback,
+        stream=stream,
+        method=method,
+        rtol=rtol,
+        atol=atol,
+        max_steps=max_steps,
+        norm=norm,
+        look_every=look_every,
+        retire=retire,
+        trace=trace,
+        threads=threads,
+        on_failure=on_failure,
+    )
+
+
+def _options_of(function: Callable[..., Any]) -> list[str]:
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+_ADJOINT_OPTIONS, _TANGENT_OPTIONS = _options_of(adjoint), _options_of(tangent)
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What a function calls its arguments, for errors."""
+
+    map: str
+    expected: str
+    product: str  # and the map's method for it
+    right: str
+    start: str
+
+
+@dataclass
+class _Ended:
+    """What a solve left behind beside its report."""
+
+    questions: int = 0
+    rows_asked: int = 0
+    scratch_bytes: int = 0
+    copies: int = 0
+    failed: int | None = None
+
+
+def _linearised(
+    name: str,
+    names: _Names,
+    product: Any,
+    z: Any,
+    right: Any,
+    start: Any,
+    *,
+    args: Any,
+    row_args: Any,
+    pass_rows: Any,
+    warm: Any,
+    ids: Any,
+    keep: Any,
+    estimate_error: Any,
+    max_error: Any,
+    callback: Any,
+    stream: Any,
+    f: Any = None,
+    **options: Any,
+) -> Solution:
+    """Both functions: check, solve, estimate the error, finish."""
+    if not callable(product):
+        raise TypeError(f"{names.map}: {product!r} given; expected {names.expected} or a map from deqcore.maps")
+    if f is not None and not callable(f):
+        raise TypeError(f"f: {f!r} given; expected the map as a callable, or None")
     door = door_for(z, "z", stream)
     with door.on_stream():
         state = check_state(z, "z", door=door)
-        right = check_state(g, "g", like=state)
-        start = right if u0 is None else check_state(u0, "u0", like=state)
+        b = check_state(right, names.right, like=state).block
+        first = None if start is None else check_state(start, names.start, like=state).block
+        keys = check_ids(ids, state.rows)
+        check_warm(warm, keys, state)
+        keeping = check_keep(keep)
+        if first is not None and warm is not None:
+            raise ValueError(f"{names.start}, warm: both given; expected one of them")
+        if warm is not None:
+            first = starting_points(warm, keys, state)
         check_args(args, row_args)
         check_callback(callback)
+        most = None if max_error is None else real(max_error, "max_error")
+        if most is not None and not most > 0:
+            raise ValueError(f"max_error: {most} given; expected a number > 0")
+        estimate_error = flag(estimate_error, "estimate_error") or most is not None
         pass_rows = flag(pass_rows, "pass_rows")
+        native = isinstance(product, Dense)
+        rtol = options.pop("rtol")
         setup = Setup(
-            "adjoint",
+            name,
             state,
-            retire_by_default=isinstance(map_or_vjp, Dense) or bool(row_args) or pass_rows,
+            retire_by_default=native or bool(row_args) or pass_rows,
             relative_to="scale",
-            method=method,
-            rtol=_DEFAULT_RTOL[state.dtype] if rtol is None else rtol,
-            atol=atol,
-            max_steps=max_steps,
-            norm=norm,
-            look_every=look_every,
-            retire=retire,
-            trace=trace,
-            threads=threads,
-            on_failure=on_failure,
+            rtol=DEFAULT_RTOL[state.dtype] if rtol is None else rtol,
+            **options,
         )
-        if isinstance(map_or_vjp, Dense):
-            injection = map_or_vjp._injection(args, row_args, pass_rows, state)
-            if callback is None:
-                return setup.finish(*map_or_vjp._solve_adjoint(setup, injection, right.block, start.block))
-            row_args = (map_or_vjp._per_row(injection, state),)
-        row_data = check_row_args(row_args, state)
-        vjp: Callable[..., Any] = map_or_vjp
-        if isinstance(map_or_vjp, Dense):
-            vjp = partial(map_or_vjp._product_of, threads=setup.threads)
+        setup.frames = 5
+        system = _System(names, product, args, row_args, pass_rows, state, setup.threads)
+        if isinstance(setup.chosen, Phantom):
+            ended = _unroll(setup, system, setup.chosen, f, b)
+        elif f is not None:
+            raise ValueError(f"f: given with method {setup.chosen!r}; expected None: only Phantom() unrolls the map")
+        else:
+            ended = system.solve(setup, b, first, callback)
+        error = None
+        if estimate_error:
+            error = _estimate(setup, system, b, ended)
+            if most is not None:
+                xp, status = door.xp, setup.report.status
+                setup.report.status = xp.where((status >= 0) & ~(error < most), int(Status.ill_conditioned), status)
+                setup.report.status = setup.report.status.astype(np.int8)
+                ended.failed = None
+        handle = kept(setup.value, warm, keys, state) if keeping else None
+        return setup.finish(ended, ended.scratch_bytes, ended.copies, ended.failed, error, handle)
 
+
+class _System:
+    """Products with J or J' at the rows of a state, and solves with I minus them."""
+
+    def __init__(
+        self, names: _Names, product: Any, args: Any, row_args: Any, pass_rows: bool, state: State, threads: int
+    ) -> None:
+        self.names, self.args, self.pass_rows, self.state = names, args, pass_rows, state
+        self.native = product if isinstance(product, Dense) else None
+        self.call = product
+        if self.native is not None:
+            self.injection = self.native._injection(args, row_args, pass_rows, state)
+            row_args = (self.native._per_row(self.injection, state),)
+            self.call = partial(self.native._product_of, product=names.product, threads=threads)
+        self.row_data = check_row_args(row_args, state)
+
+    def solve(self, setup: Setup, b: Any, start: Any, callback: Any) -> _Ended:
+        """Solve for the right side ``b``, into the setup's result."""
+        if self.native is not None and callback is None:
+            counts, scratch_bytes = self.native._solve_linearised(setup, self.injection, b, start)
+            return _Ended(counts.questions, counts.rows_asked, scratch_bytes)
+        state, door, call, args = self.state, self.state.door, self.call, self.args
         solver, scratch = setup.dialogue()
 
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:
             points = door.outward(door.view(scratch, solver.points_offset, state.question_shape(count), state.dtype))
-            own = gathered(row_data, count, rows, state)
-            if pass_rows:
-                return lambda v: vjp(points, v, *args, *own, rows=door.outward(rows))
-            return lambda v: vjp(points, v, *args, *own)
+            own = gathered(self.row_data, count, rows, state)
+            if self.pass_rows:
+                return lambda v: call(points, v, *args, *own, rows=door.outward(rows))
+            return lambda v: call(points, v, *args, *own)
 
-        operands = map(door.operand, (state.block, right.block, start.block, setup.result))
+        operands = map(door.operand, (state.block, b, start, setup.result))
         solver.start(*operands, setup.report.native)
-        copies = converse(solver, scratch, state, bind, "vjp", callback, setup.stop.look_every)
-        return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
+        if not solver.count:  # a method without products
+            copies = 0
+        else:
+            copies = converse(solver, scratch, state, bind, self.names.product, callback, setup.stop.look_every)
+        return _Ended(solver.counts.questions, solver.counts.rows_asked, scratch.nbytes, copies, solver.failed)
+
+    def product(self, points: Any, v: Any) -> Any:
+        """J v or J' v at ``points`` for every row; blocks."""
+        return self._ask(self.call, self.names.product, points, v)
+
+    def value(self, f: Any, points: Any) -> Any:
+        """The map itself at ``points``."""
+        return self._ask(f, "f", points)
+
+    def _ask(self, call: Any, what: str, *blocks: Any) -> Any:
+        state, door = self.state, self.state.door
+        arrays = [door.outward(door.read_only(block.reshape(state.shape))) for block in blocks]
+        rows = {"rows": door.outward(door.xp.arange(state.rows, dtype=np.int32))} if self.pass_rows else {}
+        answer = call(*arrays, *self.args, *self.row_data, **rows)
+        return door.accept(answer, state.shape, state.dtype, what).reshape(state.block.shape)
 
 
-_OPTIONS = [name for name, p in inspect.signature(adjoint).parameters.items() if p.kind is p.KEYWORD_ONLY]
+def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
+    """The relative error of the setup's result, by solving for its residual to 0.1; adds to what was counted."""
+    state, door = setup.state, setup.state.door
+    xp = door.xp
+    residual = b.astype(np.float64) + system.product(state.block, setup.result) - setup.result
+    right = residual.astype(state.dtype)
+    exact = isinstance(setup.chosen, (GMRES, BiCGSTAB, Direct))
+    stop = setup.stop
+    second = Setup(
+        setup.name,
+        state,
+        retire_by_default=True,
+        relative_to="scale",
+        method=setup.chosen if exact else None,
+        rtol=0.1,
+        atol=0.0,
+        max_steps=stop.max_steps,
+        norm=2,
+        look_every=stop.look_every,
+        retire=True if setup.retire == "on" else "halve" if setup.retire == "halve" else False,
+        trace=False,
+        threads=setup.threads,
+        on_failure="return",
+    )
+    more = system.solve(second, right, None, None)
+    ended.questions += 1 + more.questions
+    ended.rows_asked += state.rows + more.rows_asked
+    ended.scratch_bytes = max(ended.scratch_bytes, more.scratch_bytes)
+    ended.copies += more.copies
+    if isinstance(setup.chosen, (JacobianFree, Neumann)):
+        size = abs(residual)
+        measured = size.max(axis=1) if stop.norm.name == "inf" else xp.sqrt((size * size).sum(axis=1))
+        setup.report.residual = measured
+    d, u = (xp.linalg.norm(block.astype(np.float64), axis=1) for block in (second.result, setup.result))
+    relative = d / xp.where(u > 0, u, 1.0)
+    return xp.where(second.report.status == 0, relative, np.inf)
+
+
+def _unroll(setup: Setup, system: _System, method: Phantom, f: Any, b: Any) -> _Ended:
+    """Phantom's gradient into the setup's result and report: u = tau sum of a_i, back through the unrolled states."""
+    state, door, tau, report = setup.state, setup.state.door, method.tau, setup.report
+    xp = door.xp
+    if f is None and system.native is None:
+        raise ValueError("f: None given; Phantom() unrolls the map: give it as f=f, or use Neumann(k, tau)")
+    value = f if f is not None else partial(system.native._value_of, threads=setup.threads)  # type: ignore[union-attr]
+    states = [state.block]
+    for _ in range(method.k - 1):
+        h = states[-1]
+        states.append((h + tau * (system.value(value, h) - h)).astype(state.dtype, copy=False))
+    cotangent = b
+    u = (tau * b).astype(state.dtype, copy=False)
+    for h in states[:0:-1]:
+        product = system.product(h, cotangent)
+        cotangent = (cotangent + tau * (product - cotangent)).astype(state.dtype, copy=False)
+        u = u + cotangent * state.dtype.type(tau)
+    setup.result[...] = u
+    finite = xp.isfinite(u).all(axis=1)
+    report.status[...] = xp.where(finite, int(Status.approximate), int(Status.not_finite))
+    report.steps[...] = method.k - 1
+    report.residual[...] = np.nan
+    size = abs(b.astype(np.float64))
+    report.scale[...] = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+    for counts in (report.rejected, report.singular):
+        counts[...] = 0
+    return _Ended(
+        method.k - 1,
+        (method.k - 1) * state.rows,
+        (method.k + 2) * state.rows * state.width * state.dtype.itemsize,
+    )

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import describe, door_for, same_library, to_host
-from ._methods import resolve_method
+from ._methods import Direct, native_of, resolve_method
 from ._options import check_on_failure, flag, retire_named, stop_rule, threads_named
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
@@ -149,6 +149,8 @@ class Report:
 class Setup:
     """A solve about to start: its options checked, its report and its result made."""
 
+    frames = 4  # from a warning up to the caller
+
     def __init__(
         self,
         name: str,
@@ -170,7 +172,9 @@ class Setup:
         check_on_failure(on_failure)
         self.name, self.state, self.on_failure, self.relative_to = name, state, on_failure, relative_to
         self.retire, retire_as = retire_named(retire, retire_by_default)
-        self.method, self.method_options = resolve_method(method)
+        self.chosen = resolve_method(method, name)
+        self.method = self.chosen.name
+        self.method_options = native_of(self.chosen)
         self.stop = stop_rule(
             rtol=rtol,
             atol=atol,
@@ -180,21 +184,34 @@ class Setup:
             retire=retire_as,
         )
         self.rtol: float = _RESOLVED_RTOL[state.dtype](self.stop)
+        if isinstance(self.chosen, Direct) and self.stop.max_steps <= state.width <= self.chosen.max_width:
+            raise ValueError(
+                f"max_steps: {self.stop.max_steps} given; Direct() on rows of width {state.width} needs at least "
+                f"{state.width + 1}: a product per column, and one for the residual"
+            )
         self.threads = threads_named(threads)
         self.report = Report(state.door, state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
         self.value = state.door.empty(state.shape, state.dtype)
         self.result = self.value.reshape(state.block.shape)
 
-    def dialogue(self) -> tuple[Any, Any]:
-        """A solver and its scratch."""
+    def dialogue(self, *form: Any) -> tuple[Any, Any]:
+        """A solver and its scratch. ``form``: what its kind takes besides."""
         state = self.state
         rows, width = state.block.shape
-        made: tuple[Any, Any] = state.door.solver(
-            self.name, state.dtype, rows, width, state.shape, self.method_options, self.stop, self.threads
-        )
+        family = "adjoint" if self.name == "tangent" else self.name
+        options = (self.method_options, self.stop, *form)
+        made: tuple[Any, Any] = state.door.solver(family, state.dtype, rows, width, state.shape, options, self.threads)
         return made
 
-    def finish(self, counts: Any, scratch_bytes: int, copies: int = 0, failed: int | None = None) -> Solution:
+    def finish(
+        self,
+        counts: Any,
+        scratch_bytes: int,
+        copies: int = 0,
+        failed: int | None = None,
+        error: Any = None,
+        warm: Any = None,
+    ) -> Solution:
         """The solution; raises or warns about it if it is not one. ``failed``: rows without one, if already known."""
         stop, report = self.stop, self.report
         out = self.state.door.outward
@@ -214,11 +231,13 @@ class Setup:
             copies,
             scratch_bytes,
             None if trace is None else out(trace),
+            None if error is None else out(error),
+            warm,
             self.method,
             self.name,
         )
-        if self.on_failure != "return" and (failed if failed is not None else not solution.success):
-            _complain(solution, self.name, self.on_failure)
+        if self.on_failure != "return" and (failed if failed is not None else bool((report.status < 0).any())):
+            _complain(solution, self.name, self.on_failure, self.frames)
         return solution
 
 
@@ -230,33 +249,45 @@ def converse(
     what: str,
     callback: Callable[[Progress], Any] | None,
     look_every: int,
+    bind_preconditioner: Callable[[int, np.ndarray], Callable[[np.ndarray], Any]] | None = None,
 ) -> int:
     """Answer a solver's questions until there are none; -> answers that had to be copied.
 
-    ``bind(count, rows)`` gives the call that answers questions about these rows; it is made anew when rows leave.
+    ``bind(count, rows)`` gives the call that answers questions about these rows; it is made anew when rows leave. With
+    ``bind_preconditioner``, every question is put to that call first, whose answer is what is then asked about.
     """
     door, dtype = state.door, state.dtype
     both_blocks = solver.block_offset(0) + solver.block_offset(1)
 
-    def reshape() -> tuple[Callable[[Any], Any], Callable[[Any], int], Any, Any]:
+    def reshape() -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None, Callable[[Any], int], Any, Any]:
         count, at = solver.count, solver.question_offset
         shape = state.question_shape(count)
         rows = door.view(scratch, solver.rows_offset, (count,), np.int32).copy()
         question, other = (door.view(scratch, place, shape, dtype) for place in (at, both_blocks - at))
         asked = door.outward(question), door.outward(other)
-        return bind(count, rows), door.answers(solver, scratch, shape, dtype), *asked
+        precondition = bind_preconditioner(count, rows) if bind_preconditioner else None
+        return bind(count, rows), precondition, door.answers(solver, scratch, shape, dtype), *asked
 
     copies = steps = 0
-    call, advance, question, other = reshape()
-    while True:
-        answer = call(question)
+
+    def hand_over(answer: Any, what: str) -> int:  # in place, or copied
+        nonlocal copies
         reply = advance(answer)
         if reply == _REFUSED:
             copies += 1
-            shape = state.question_shape(solver.count)
-            reply = advance(door.accept(answer, shape, dtype, what))
+            reply = advance(door.accept(answer, state.question_shape(solver.count), dtype, what))
             if reply == _REFUSED:
                 raise RuntimeError(f"{what} returned {describe(answer)}; its copy was refused: a defect of deqcore")
+        return reply
+
+    call, precondition, advance, question, other = reshape()
+    while True:
+        if precondition is not None:
+            hand_over(precondition(question), "preconditioner")
+        answer = call(question)
+        reply = advance(answer)
+        if reply == _REFUSED:
+            reply = hand_over(answer, what)
         if callback is not None:
             steps += 1
             if (reply == _DONE or steps % look_every == 0) and _wants_to_stop(callback, steps, solver):
@@ -265,7 +296,7 @@ def converse(
         if reply == _FLIPPED:
             question, other = other, question
         elif reply == _RESHAPED:
-            call, advance, question, other = reshape()
+            call, precondition, advance, question, other = reshape()
         else:
             return copies
 
@@ -278,7 +309,7 @@ def _wants_to_stop(callback: Callable[[Progress], Any], steps: int, solver: Any)
     return False
 
 
-def _complain(solution: Solution, name: str, on_failure: str) -> None:
+def _complain(solution: Solution, name: str, on_failure: str, frames: int) -> None:
     ended = [Status(code) for code in np.unique(to_host(solution.status))]
     failures = [status.name for status in ended if status < 0 and status is not Status.cancelled]
     if not failures:
@@ -293,5 +324,5 @@ def _complain(solution: Solution, name: str, on_failure: str) -> None:
     warnings.warn(
         f"{name}: rows ended as {', '.join(failures)}; see the solution's status and explain()",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=frames,
     )

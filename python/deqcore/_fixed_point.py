@@ -13,7 +13,7 @@ import numpy as np
 from . import _core
 from ._arrays import Array, door_for
 from ._dialogue import Setup, check_args, check_row_args, check_scale, check_state, converse, gathered
-from ._methods import Method, resolve_method
+from ._methods import Method, native_of, resolve_method
 from ._options import check_callback, flag, integer, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
@@ -182,7 +182,7 @@ def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Met
         resolved = None
     if resolved not in (np.float32, np.float64):
         raise TypeError(f"dtype: {dtype!r} given; expected float32 or float64")
-    _, options = resolve_method(method)
+    options = native_of(resolve_method(method, "fixed_point"))
     kind = _core.FixedPoint32 if resolved == np.float32 else _core.FixedPoint64
     size = kind.scratch_bytes(integer(rows, "rows"), integer(width, "width"), options, _core.Stop())
     return int(size)

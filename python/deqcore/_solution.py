@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._arrays import Array, to_host
+from ._warm import Warm
 
 __all__ = ["Progress", "Solution", "Status", "Tolerances"]
 
@@ -46,8 +47,11 @@ _ADVICE = {
     Status.not_finite: "the map answered NaN or infinity: check its inputs and its domain, or try beta < 1",
     Status.map_failed: "the map reported a failure itself",
     Status.cancelled: "the callback stopped the solve",
-    Status.breakdown: "the linear method cannot go on: try another one",
+    Status.breakdown: "the linear method cannot go on. GMRES: raise restart=, or the matrix is singular and the right "
+    "side outside its range; BiCGSTAB: use GMRES; Direct: the matrix is singular to working precision",
     Status.ill_conditioned: "close to singular: the answer may be far off although its residual is small",
+    Status.approximate: "this method does not solve (I - J)' u = g and tests nothing: check_gradient() measures how "
+    "far it is off, estimate_error=True estimates it, method=GMRES() solves it",
 }
 
 
@@ -123,7 +127,10 @@ class Solution:
         copies: answers of the map that were copied before use: not contiguous, a subclass of the array, or the
             question itself.
         scratch_bytes: memory the solve held beside its result.
-        trace: float64 ``(most steps of any row, rows)`` if asked for: every residual; NaN after a row ended.
+        trace: float64 ``(most steps of any row, rows)`` if asked for: every residual; NaN after a row ended. Linear
+            methods estimate the residual on the way and measure it where they might end.
+        error: float64, the estimated relative error of ``value``, if asked for.
+        warm: a :class:`Warm` to start a later solve from, if asked for.
 
     Example:
         >>> import numpy as np, deqcore
@@ -146,6 +153,8 @@ class Solution:
     copies: int
     scratch_bytes: int
     trace: Array | None = None
+    error: Array | None = None
+    warm: Warm | None = None
     _method: str = ""
     _solver: str = ""
 
@@ -160,7 +169,7 @@ class Solution:
 
     @property
     def success(self) -> bool:
-        """Whether every row converged."""
+        """Whether every row converged; gradients that are approximate by name do not."""
         return not bool(self.status.any())
 
     @property
@@ -187,6 +196,7 @@ class Solution:
         """The same with the arrays of the report on the host; waits for the device."""
         return replace(
             self,
+            error=None if self.error is None else to_host(self.error),
             residual=to_host(self.residual),
             scale=to_host(self.scale),
             status=to_host(self.status),
@@ -201,7 +211,10 @@ class Solution:
         if not isinstance(self.status, np.ndarray):
             return self._with_host_report().message
         rows = len(self.status)
-        failed = np.flatnonzero(self.status)
+        failed = np.flatnonzero(self.status < 0)
+        approximate = int(np.count_nonzero(self.status == Status.approximate))
+        if not len(failed) and approximate:
+            return f"{self._solver}: {_count(approximate)} approximate by name ({self._method}): nothing was solved"
         if not len(failed):
             return f"{self._solver}: all {_count(rows)} converged" if rows > 1 else f"{self._solver}: converged"
         kinds = []
@@ -237,6 +250,11 @@ class Solution:
             lines.append(
                 "Rows that had ended were asked about until the slowest was done: pass row data as row_args=(...) "
                 "(or retire=True if the map needs none), and they leave."
+            )
+        if self.error is not None:
+            lines.append(
+                f"Estimated relative error per row: median {float(np.median(self.error)):.2g}, largest "
+                f"{float(self.error.max()):.2g}."
             )
         given_up = int(self.rejected.sum() + self.singular.sum())
         if given_up:

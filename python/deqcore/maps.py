@@ -87,6 +87,13 @@ class Dense:
         """The activation's name."""
         return self._activation
 
+    @property
+    def weights(self) -> np.ndarray:
+        """A copy of W, ``(width, width)``."""
+        W = np.empty((self.width, self.width), self.dtype)
+        self._native.copy_weights(W)
+        return W
+
     def __repr__(self) -> str:
         """The size, activation and dtype."""
         return f"Dense(width={self.width}, activation={self.activation!r}, dtype={self.dtype})"
@@ -216,12 +223,14 @@ class Dense:
         self._native.value(*blocks, threads)
         return value
 
-    def _product_of(self, z: np.ndarray, v: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
-        """The same for a product with J'."""
-        product = np.empty_like(v)
-        blocks = (array.reshape(-1, self.width) for array in (z, injection, v, product))
-        self._native.vjp(*blocks, threads)
-        return product
+    def _product_of(
+        self, z: np.ndarray, v: np.ndarray, injection: np.ndarray, *, product: str, threads: int
+    ) -> np.ndarray:
+        """The same for a product: ``"jvp"`` or ``"vjp"``."""
+        answer = np.empty_like(v)
+        blocks = (array.reshape(-1, self.width) for array in (z, injection, v, answer))
+        getattr(self._native, product)(*blocks, threads)
+        return answer
 
     def _solve(self, setup: Setup, injection: np.ndarray, scales: np.ndarray | None) -> tuple[Any, int]:
         """A whole forward solve -> (counts, bytes it held)."""
@@ -231,11 +240,14 @@ class Dense:
         )
         return counts, self._native.solve_bytes(setup.threads, *how, setup.state.rows)
 
-    def _solve_adjoint(self, setup: Setup, injection: np.ndarray, g: np.ndarray, u0: np.ndarray) -> tuple[Any, int]:
-        """A whole backward solve -> (counts, bytes it held)."""
+    def _solve_linearised(
+        self, setup: Setup, injection: np.ndarray, right: np.ndarray, start: np.ndarray | None
+    ) -> tuple[Any, int]:
+        """A whole backward or forward-mode solve -> (counts, bytes it held)."""
         how = setup.method_options, setup.stop
-        counts = self._native.solve_adjoint(
-            setup.state.block, injection, g, u0, setup.result, setup.report.native, *how, setup.threads
+        solve = self._native.solve_adjoint if setup.name == "adjoint" else self._native.solve_tangent
+        counts = solve(
+            setup.state.block, injection, right, start, setup.result, setup.report.native, *how, setup.threads
         )
         return counts, self._native.solve_adjoint_bytes(setup.threads, *how, setup.state.rows)
 

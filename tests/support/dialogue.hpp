@@ -12,6 +12,7 @@
 #include "deqcore/adjoint/adjoint.hpp"
 #include "deqcore/device/buffer.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
+#include "deqcore/linear/linear_solve.hpp"
 #include "problems.hpp"
 #include "queues.hpp"
 #include "shapes.hpp"
@@ -20,6 +21,8 @@ namespace deqcore::test {
 
 // Which solver: how it is made, and what it is given to start from.
 struct Forward {
+  using Method = deqcore::Method;
+
   template <class Queue, class T>
   using Solver = FixedPoint<Queue, T>;
 
@@ -37,6 +40,8 @@ struct Forward {
 };
 
 struct Backward {
+  using Method = AdjointMethod;
+
   template <class Queue, class T>
   using Solver = Adjoint<Queue, T>;
 
@@ -53,15 +58,67 @@ struct Backward {
   }
 };
 
+// A x = b with A = I - J^T and b = g, by a linear method itself.
+struct Linear {
+  using Method = LinearMethod;
+
+  template <class Queue, class T>
+  using Solver = LinearSolve<Queue, T>;
+
+  static std::string name() { return "LinearSolve"; }
+  static constexpr LinearForm form{.identity_minus = true};
+
+  template <class Queue, class T>
+  static std::size_t bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+    return Solver<Queue, T>::scratch_bytes(rows, width, method, stop, form);
+  }
+  template <class Queue, class T>
+  static auto make(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
+                   Arena& arena) {
+    return std::make_unique<Solver<Queue, T>>(queue, rows, width, method, stop, form, arena);
+  }
+};
+
 // Every method. A new one is one line here.
+template <class Method>
 struct NamedMethod {
   const char* name;
   Method method;
 };
-inline const NamedMethod methods[] = {{"Picard", Picard{}},
-                                      {"DampedPicard", Picard{.beta = 0.7}},
-                                      {"Anderson", Anderson{}},
-                                      {"DampedAnderson", Anderson{.history = 3, .beta = 0.8}}};
+template <class Kind>
+std::vector<NamedMethod<typename Kind::Method>> methods_of() {
+  std::vector<NamedMethod<typename Kind::Method>> methods;
+  if constexpr (!std::is_same_v<Kind, Linear>)
+    methods = {{"Picard", Picard{}},
+               {"DampedPicard", Picard{.beta = 0.7}},
+               {"Anderson", Anderson{}},
+               {"DampedAnderson", Anderson{.history = 3, .beta = 0.8}}};
+  if constexpr (!std::is_same_v<Kind, Forward>) {
+    methods.push_back({"GMRES", GMRES{}});
+    methods.push_back({"ShortGMRES", GMRES{.restart = 3}});
+    methods.push_back({"BiCGSTAB", BiCGSTAB{}});
+    methods.push_back({"Direct", Direct{}});
+  }
+  return methods;
+}
+
+// Linear methods measure the residual at some of their steps and estimate it at the others.
+template <class Method>
+bool estimates(const Method& method) {
+  return std::visit(
+      []<class Options>(const Options&) {
+        return !std::is_same_v<Options, Picard> && !std::is_same_v<Options, Anderson>;
+      },
+      method);
+}
+
+template <class Kind>
+typename Kind::Method usual_method() {
+  if constexpr (std::is_same_v<Kind, Linear>)
+    return GMRES{};
+  else
+    return Anderson{};
+}
 
 // One solver on one queue and element type.
 template <class KindType, class Entry>
@@ -147,9 +204,10 @@ class Solve {
   using Queue = typename Case::Queue;
   using Solver = typename Case::Solver;
   using Kind = typename Case::Kind;
-  static constexpr bool backward = std::is_same_v<Kind, Backward>;
+  using Method = typename Kind::Method;
+  static constexpr bool backward = !std::is_same_v<Kind, Forward>;
 
-  explicit Solve(const Problem<T>& problem_, const Setting& setting = {}, const Method& method = Anderson{})
+  explicit Solve(const Problem<T>& problem_, const Setting& setting = {}, const Method& method = usual_method<Kind>())
       : problem(problem_),
         stop(setting.stop),
         ids(setting.ids.empty() ? first_rows(problem_.rows) : setting.ids),
@@ -164,7 +222,8 @@ class Solve {
         queue(Case::make_queue(setting.threads ? setting.threads : Case::threads)),
         memory(Kind::template bytes<Queue, T>(rows, width, method, stop)),
         arena(memory.arena()),
-        solver(Kind::template make<Queue, T>(queue, rows, width, method, stop, arena)) {
+        solver(Kind::template make<Queue, T>(queue, rows, width, method, stop, arena)),
+        linear(estimates(method)) {
     for (std::int64_t i = 0; i < rows; ++i) {
       Random random(200 + static_cast<std::uint64_t>(ids[i]));
       for (std::int64_t j = 0; j < width; ++j) {
@@ -178,20 +237,12 @@ class Solve {
   Question<T> start() {
     map = {};
     const Block<T>&z_in = z, &g_in = g, &point_in = start_point;
-    if constexpr (backward)
+    if constexpr (std::is_same_v<Kind, Linear>)
+      return solver->start(g_in.view(), point_in.view(), result.view(), report.view());
+    else if constexpr (backward)
       return solver->start(z_in.view(), g_in.view(), point_in.view(), result.view(), report.view());
     else
       return solver->start(point_in.view(), result.view(), report.view());
-  }
-
-  // What the solver finds a fixed point of, at row i of the batch.
-  void image(std::int64_t i, const T* point, T* f) const {
-    if constexpr (backward) {
-      problem.vjp(ids[i], &z(i, 0), point, f);
-      for (std::int64_t j = 0; j < width; ++j) f[j] += g(i, j);
-    } else {
-      problem.value(ids[i], point, f);
-    }
   }
 
   // The map, as a caller would write it.
@@ -201,7 +252,8 @@ class Solve {
     for (std::int64_t at = 0; at < question.count; ++at) {
       const std::int64_t id = ids[question.rows[at]];
       if constexpr (backward)
-        problem.vjp(id, question.at[at], question.along[at], &answers(at, 0));
+        problem.vjp(id, std::is_same_v<Kind, Linear> ? &z(question.rows[at], 0) : question.at[at], question.along[at],
+                    &answers(at, 0));
       else
         problem.value(id, question.at[at], &answers(at, 0));
     }
@@ -240,11 +292,21 @@ class Solve {
   // |f(point) - point| for row i
   double residual_at(std::int64_t i, const T* point) const {
     std::vector<T> f(width);
-    image(i, point, f.data());
+    if constexpr (backward)
+      problem.vjp(ids[i], &z(i, 0), point, f.data());
+    else
+      problem.value(ids[i], point, f.data());
+    const bool rounded = std::is_same_v<Kind, Backward> && !linear;  // the sum with g, to the element type
     return textbook_norm(stop.norm, width, [&](std::int64_t j) {
-      return static_cast<long double>(f[j]) - static_cast<long double>(point[j]);
+      const T sum = backward ? f[j] + g(i, j) : f[j];
+      const auto image = rounded || !backward ? static_cast<long double>(sum)
+                                              : static_cast<long double>(f[j]) + static_cast<long double>(g(i, j));
+      return image - static_cast<long double>(point[j]);
     });
   }
+
+  // How far a reported residual may be from one computed with more digits.
+  double rounding(double residual) const { return 1e-12 * residual + (linear ? 1e-14 : 0); }
 
   const Problem<T> problem;
   const Stop stop;
@@ -256,6 +318,7 @@ class Solve {
   HostBuffer memory;
   Arena arena;
   std::unique_ptr<Solver> solver;
+  const bool linear;
   MapCounts map;
 };
 

@@ -20,7 +20,9 @@ class Dialogue : public ::testing::Test {
   using Kind = typename Case::Kind;
   using Queue = typename Case::Queue;
   using T = typename Case::T;
+  using Method = typename Kind::Method;
   using Check = void (Dialogue::*)();
+  static constexpr bool backward = !std::is_same_v<Kind, Forward>;
 
   Dialogue(Check check, const Method& method) : check_(check), method_(method) {}
 
@@ -105,7 +107,8 @@ class Dialogue : public ::testing::Test {
       return make(problem, {.stop = {.rtol = 1e-6, .max_steps = max_steps}, .trace_steps = max_steps}).run().trace;
     };
     const auto three = trace_of(3), five = trace_of(5);
-    for (std::size_t i = 0; i < three.size(); ++i) EXPECT_EQ(three[i], five[i]);
+    const std::size_t to_measure = estimates(method_) ? problem.rows : 0;  // the last product of a shorter solve
+    for (std::size_t i = 0; i < three.size() - to_measure; ++i) EXPECT_EQ(three[i], five[i]);
   }
 
   void AnAnswerOfTheWrongShapeIsRefusedAndTheSolveGoesOn() {
@@ -187,7 +190,7 @@ class Dialogue : public ::testing::Test {
           EXPECT_TRUE(same_bits(&solve.result(i, 0), &solve.start_point(i, 0), solve.width));
         } else {
           const double residual = solve.residual_at(i, &solve.result(i, 0));
-          EXPECT_NEAR(outcome.residual[i], residual, 1e-12 * residual);
+          EXPECT_NEAR(outcome.residual[i], residual, solve.rounding(residual));
         }
       }
       solve.solver->cancel();  // nothing is open: does nothing
@@ -214,7 +217,7 @@ class Dialogue : public ::testing::Test {
     for (std::int64_t i = 0; i < solve.rows; ++i) {
       EXPECT_TRUE(solve.report.status[i] == Status::map_failed || solve.report.status[i] == Status::converged);
       const double residual = solve.residual_at(i, &solve.result(i, 0));
-      EXPECT_NEAR(solve.report.residual[i], residual, 1e-12 * residual);
+      EXPECT_NEAR(solve.report.residual[i], residual, solve.rounding(residual));
     }
   }
 
@@ -252,7 +255,7 @@ class Dialogue : public ::testing::Test {
           EXPECT_TRUE(same_bits(&solve.result(bad, 0), &solve.start_point(bad, 0), solve.width));
         } else {
           const double residual = make(problem).residual_at(bad, &solve.result(bad, 0));
-          EXPECT_NEAR(outcome.residual[bad], residual, 1e-12 * residual) << "the best point before";
+          EXPECT_NEAR(outcome.residual[bad], residual, solve.rounding(residual)) << "the best point before";
         }
         for (std::int64_t row = 0; row < solve.rows; ++row)
           if (row != bad) {
@@ -273,7 +276,7 @@ class Dialogue : public ::testing::Test {
         if (retire == Retire::off) {
           EXPECT_EQ(outcome.map.rows, outcome.map.calls * solve.rows);
         }
-        if (retire == Retire::on && look_every == 1) {
+        if (retire == Retire::on && look_every == 1 && !takes_matrices()) {
           EXPECT_LT(outcome.map.rows, outcome.map.calls * solve.rows);
         }
       }
@@ -299,7 +302,7 @@ class Dialogue : public ::testing::Test {
       const std::int64_t running = std::count(status.begin(), status.end(), Status::running);
       EXPECT_EQ(solve.solver->progress().running, running);
       if (running)
-        EXPECT_GT(solve.solver->progress().worst, 1);
+        EXPECT_GT(solve.solver->progress().worst, estimates(method_) ? 0 : 1);  // an estimate is not yet measured
       else
         EXPECT_EQ(solve.solver->progress().worst, 0);
     }
@@ -344,7 +347,7 @@ class Dialogue : public ::testing::Test {
         const auto outcome = solve.run();
         for (std::int64_t i = 0; i < solve.rows; ++i) {
           const double residual = solve.residual_at(i, &solve.result(i, 0));
-          EXPECT_NEAR(outcome.residual[i], residual, 1e-12 * residual);
+          EXPECT_NEAR(outcome.residual[i], residual, solve.rounding(residual));
         }
       }
   }
@@ -358,14 +361,16 @@ class Dialogue : public ::testing::Test {
       for (std::int64_t at = 0; at < question.count; ++at) {
         const std::int64_t row = question.rows[at];
         if (solve.report.status[row] != Status::running) continue;
-        const auto* point = Kind::name() == "Adjoint" ? question.along[at] : question.at[at];
+        const auto* point = backward ? question.along[at] : question.at[at];
         solve.report.trace[step * solve.rows + row] =
             -2 - solve.residual_at(row, point);  // expected, until it is written
       }
       std::vector<double> expected = solve.report.trace;
       question = solve.solver->advance(solve.answer(question));
       for (std::size_t i = 0; i < expected.size(); ++i) {
-        if (expected[i] <= -2) {
+        if (expected[i] <= -2 && estimates(method_)) {
+          EXPECT_GE(solve.report.trace[i], 0);
+        } else if (expected[i] <= -2) {
           const double residual = -2 - expected[i];
           EXPECT_NEAR(solve.report.trace[i], residual, 1e-12 * (residual + 2));
         } else {
@@ -494,9 +499,14 @@ class Dialogue : public ::testing::Test {
 
  private:
   // Where there are threads, a batch that is worth waking them.
-  static Problem<T> batch() {
-    if (Case::threads == 1) return different_speeds<T>();
+  Problem<T> batch() const {
+    if (Case::threads == 1 || takes_matrices()) return different_speeds<T>();
     return different_speeds<T>(24, std::is_same_v<T, float> ? 2801 : 1401, 0.6);
+  }
+
+  // Whether the method factors matrices: for narrow rows, and every row takes equally many steps.
+  bool takes_matrices() const {
+    return std::visit([]<class Options>(const Options&) { return std::is_same_v<Options, Direct>; }, method_);
   }
 
   Solve<Case> make(const Problem<T>& problem, const Setting& setting = {}) const {
@@ -510,11 +520,11 @@ class Dialogue : public ::testing::Test {
 // Method x queue x type, as tests of their own. Called while static objects are made.
 template <class Case>
 void register_dialogue() {
-  for (const NamedMethod& method : methods)
+  for (const auto& method : methods_of<typename Case::Kind>())
     for (const auto& [name, check] : Dialogue<Case>::checks())
       ::testing::RegisterTest(
           (Case::Kind::name() + "/" + method.name + Case::name()).c_str(), name, nullptr, nullptr, __FILE__, __LINE__,
-          [check, &method]() -> ::testing::Test* { return new Dialogue<Case>(check, method.method); });
+          [check, options = method.method]() -> ::testing::Test* { return new Dialogue<Case>(check, options); });
 }
 
 template <class Kind, class... Entries>

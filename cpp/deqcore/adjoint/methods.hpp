@@ -10,11 +10,11 @@
 
 namespace deqcore {
 
-// The first terms of the damped Neumann series, u = tau sum_{i < terms} (tau J^T + (1 - tau) I)^i g: `terms` - 1
-// products, no test, status approximate. One term with tau = 1 is the Jacobian-free gradient u = g.
+// The first k terms of the damped Neumann series, u = tau sum_{i < k} (tau J^T + (1 - tau) I)^i g: k - 1 products, no
+// test, status approximate. One term with tau = 1 is the Jacobian-free gradient u = g.
 struct Neumann {
-  std::int64_t terms = 5;  // 1 to 10000
-  double tau = 1.0;        // damping, in (0, 2)
+  std::int64_t k = 5;  // terms, 1 to 10000
+  double tau = 1.0;    // damping, in (0, 2)
 };
 
 using AdjointMethod = std::variant<GMRES, BiCGSTAB, Direct, Anderson, Picard, Neumann>;

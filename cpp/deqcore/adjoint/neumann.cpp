@@ -15,7 +15,7 @@ NeumannSum<Queue, T>::NeumannSum(Queue* queue, std::int64_t rows, std::int64_t w
                                  const Stop& stop, Arena& scratch)
     : queue_(queue), options_(options), norm_(stop.norm) {
   require_batch(rows, width);
-  require(options.terms >= 1 && options.terms <= 10000, "terms: ", options.terms, " given; expected 1 to 10000");
+  require(options.k >= 1 && options.k <= 10000, "k: ", options.k, " given; expected 1 to 10000");
   require(options.tau > 0 && options.tau < 2, "tau: ", options.tau, " given; expected a number in (0, 2)");
   w_ = scratch.take_rows<T>(rows, width);
   ids_ = scratch.take<std::int32_t>(rows);
@@ -44,7 +44,7 @@ Question<T> NeumannSum<Queue, T>::advance(Rows<const T> answer) {
 
 template <class Queue, class T>
 Question<T> NeumannSum<Queue, T>::next() {
-  if (counts_.questions == options_.terms - 1) {
+  if (counts_.questions == options_.k - 1) {
     end(Status::approximate);
     return {};
   }

@@ -107,6 +107,12 @@ std::shared_ptr<const typename Dense<T>::Weights> Dense<T>::weights() const {
 }
 
 template <class T>
+void Dense<T>::copy_weights(T* to) const {
+  const auto held = weights();
+  std::copy_n(static_cast<const T*>(held->copy.data()), width_ * width_, to);
+}
+
+template <class T>
 void Dense<T>::check(const char* argument, Rows<const T> z, Rows<const T> injection) const {
   require(z.rows >= 1, argument, ": ", z.rows, " rows given; expected at least 1");
   require(z.width == width_, argument, ": width ", z.width, " given; expected ", width_);
@@ -296,6 +302,23 @@ Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMet
       },
       interrupt);
   return total;
+}
+
+template <class T>
+Counts Dense<T>::solve_gradients(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
+                                 Rows<const T> injection, Rows<const T> g, Rows<const T> target, Rows<T> u, Rows<T> dW,
+                                 Rows<T> dc, const Report& report, Interrupt* interrupt) const {
+  HostBuffer difference(g.data ? 0 : z.rows * width_ * sizeof(T));
+  if (!g.data) {
+    require_shape<T>("target", target, z.rows, z.width);
+    const Rows<T> to = dense_rows(static_cast<T*>(difference.data()), z.rows, z.width);
+    for (std::int64_t i = 0; i < z.rows; ++i)
+      for (std::int64_t j = 0; j < z.width; ++j) to[i][j] = z[i][j] - target[i][j];
+    g = to;
+  }
+  const Counts counts = solve_adjoint(threads, method, stop, z, injection, g, {}, u, report, interrupt);
+  parameter_gradients(CpuQueue(threads), z, injection, u, dW, dc);
+  return counts;
 }
 
 template <class T>

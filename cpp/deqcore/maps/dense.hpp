@@ -30,6 +30,9 @@ class Dense {
   std::int64_t width() const { return width_; }
   Activation activation() const { return activation_; }
 
+  // A copy of W, width x width, dense.
+  void copy_weights(T* to) const;
+
   // New weights of the same width. A product or solve that is running goes on with the old ones.
   void update(Rows<const T> W);
 
@@ -50,6 +53,11 @@ class Dense {
   Counts solve_tangent(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                        Rows<const T> injection, Rows<const T> dz, Rows<const T> t0, Rows<T> result,
                        const Report& report, Interrupt* interrupt) const;
+  // The backward solve at z, and the gradients to W and to the injection, of the loss (g, z), or of |z - target|^2 / 2
+  // where g is null.
+  Counts solve_gradients(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
+                         Rows<const T> injection, Rows<const T> g, Rows<const T> target, Rows<T> u, Rows<T> dW,
+                         Rows<T> dc, const Report& report, Interrupt* interrupt) const;
 
   // What such a solve allocates, once, before its first step.
   std::size_t solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;

@@ -14,6 +14,7 @@ from . import stream_address
 from .checks import check_answer, check_floats
 
 _REFUSED = -1
+_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve"}
 
 
 class CupyDoor:
@@ -59,6 +60,10 @@ class CupyDoor:
         """An array over a piece of scratch. CuPy knows no read-only arrays: a map must not write to it."""
         return self.xp.ndarray(shape, dtype, memory.data + offset)
 
+    def read_only(self, array: Any) -> Any:
+        """The same array for a map to read; CuPy knows no read-only arrays."""
+        return array
+
     def check_finite(self, array: Any, what: str) -> None:
         """Nothing: looking would wait for the device. Such a row ends as ``not_finite`` at its first evaluation."""
 
@@ -81,16 +86,14 @@ class CupyDoor:
         rows: int,
         width: int,
         shape: tuple[int, ...],
-        method: Any,
-        stop: Any,
+        options: tuple[Any, ...],
         threads: int,
     ) -> tuple[Any, Any]:
-        """A solver of a family, and its scratch."""
-        bits = 8 * dtype.itemsize
-        kind = getattr(_core, f"Cuda{'FixedPoint' if family == 'fixed_point' else 'Adjoint'}{bits}")
-        memory = self.xp.empty(kind.scratch_bytes(rows, width, method, stop), np.uint8)
+        """A solver of a family, and its scratch. ``options``: method, stop rule, and what the family takes besides."""
+        kind = getattr(_core, f"Cuda{_FAMILIES[family]}{8 * dtype.itemsize}")
+        memory = self.xp.empty(kind.scratch_bytes(rows, width, *options), np.uint8)
         return kind(
-            rows, width, method, stop, self.device, self._stream, memory.data.ptr, memory.nbytes, self._owner
+            rows, width, *options, self.device, self._stream, memory.data.ptr, memory.nbytes, self._owner
         ), memory
 
     def native_report(self, arrays: tuple[Any, ...], trace: Any) -> Any:

@@ -13,6 +13,7 @@ from .. import _core
 from .checks import check_answer, check_floats  # noqa: F401, check_floats is one of a door's functions
 
 name = "NumPy"
+array_type = np.ndarray
 xp = np
 look_every = 1  # looking costs nothing where the host is the device
 
@@ -22,6 +23,8 @@ _SOLVERS: dict[tuple[str, Any], Any] = {
     ("fixed_point", np.dtype(np.float64)): _core.FixedPoint64,
     ("adjoint", np.dtype(np.float32)): _core.Adjoint32,
     ("adjoint", np.dtype(np.float64)): _core.Adjoint64,
+    ("linear_solve", np.dtype(np.float32)): _core.LinearSolve32,
+    ("linear_solve", np.dtype(np.float64)): _core.LinearSolve64,
 }
 
 
@@ -41,12 +44,12 @@ def outward(array: np.ndarray) -> np.ndarray:
 
 
 def solver(
-    family: str, dtype: Any, rows: int, width: int, shape: tuple[int, ...], method: Any, stop: Any, threads: int
+    family: str, dtype: Any, rows: int, width: int, shape: tuple[int, ...], options: tuple[Any, ...], threads: int
 ) -> tuple[Any, np.ndarray]:
-    """A solver of a family, and its scratch."""
+    """A solver of a family, and its scratch. ``options``: method, stop rule, and what the family takes besides."""
     kind = _SOLVERS[family, dtype]
-    memory = scratch(kind.scratch_bytes(rows, width, method, stop))
-    return kind(rows, width, list(shape), method, stop, threads, memory), memory
+    memory = scratch(kind.scratch_bytes(rows, width, *options))
+    return kind(rows, width, list(shape), *options, threads, memory), memory
 
 
 def operand(array: Any) -> Any:
@@ -85,6 +88,13 @@ def scratch(size: int) -> np.ndarray:
 def view(memory: np.ndarray, offset: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A read-only array over a piece of scratch, which stays read-only whatever its holder does."""
     return np.frombuffer(memory.data.toreadonly(), dtype, math.prod(shape), offset).reshape(shape)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """The same array for a map to read."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def check_finite(array: np.ndarray, what: str) -> None:

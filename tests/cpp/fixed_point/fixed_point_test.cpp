@@ -106,7 +106,7 @@ TYPED_TEST(FixedPointOnly, TheScaleIsTheLargerOfStartAndFirstImage) {
     const auto outcome = solve.run();
     std::vector<typename TypeParam::T> f(solve.width);
     for (std::int64_t i = 0; i < solve.rows; ++i) {
-      solve.image(i, &solve.start_point(i, 0), f.data());
+      solve.problem.value(solve.ids[i], &solve.start_point(i, 0), f.data());
       const double start = textbook_norm(norm, solve.width, [&](std::int64_t j) { return solve.start_point(i, j); });
       const double image = textbook_norm(norm, solve.width, [&](std::int64_t j) { return f[j]; });
       EXPECT_NEAR(outcome.scale[i], std::max(start, image), 1e-13 * outcome.scale[i]);
@@ -116,7 +116,7 @@ TYPED_TEST(FixedPointOnly, TheScaleIsTheLargerOfStartAndFirstImage) {
 
 TYPED_TEST(FixedPointOnly, ConvergedMeansWhatStopSays) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods)
+  for (const auto& [method_name, method] : methods_of<Forward>())
     for (const double rtol : {1e-2, 1e-4, 1e-6})
       for (const double atol : {0.0, 1e-2}) {
         SCOPED_TRACE(method_name);
@@ -125,7 +125,7 @@ TYPED_TEST(FixedPointOnly, ConvergedMeansWhatStopSays) {
         std::vector<T> f(solve.width);
         for (std::int64_t i = 0; i < solve.rows; ++i) {
           ASSERT_EQ(outcome.status[i], Status::converged);
-          solve.image(i, &solve.result(i, 0), f.data());
+          solve.problem.value(solve.ids[i], &solve.result(i, 0), f.data());
           const double image = textbook_norm(Norm::two, solve.width, [&](std::int64_t j) { return f[j]; });
           EXPECT_LE(outcome.residual[i], (atol + rtol * std::min(image, 10 * outcome.scale[i])) * (1 + 1e-12));
         }
@@ -149,7 +149,7 @@ TYPED_TEST(FixedPointOnly, SolveWithACallableIsTheSameDialogue) {
 // Retiring: the map is asked about little more than what each row needs alone.
 TYPED_TEST(FixedPointOnly, ABatchCostsTheSumOfWhatItsRowsNeed) {
   const auto problem = different_speeds<typename TypeParam::T>(256, 32, 0.95);
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     const auto outcome = Solve<TypeParam>(problem, {.stop = {.rtol = 1e-6, .max_steps = 1000}}, method).run();
     std::int64_t needed = 0;

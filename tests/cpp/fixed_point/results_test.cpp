@@ -30,7 +30,7 @@ void expect_all(const Outcome<T>& outcome, Status status, const std::string& pro
 
 TYPED_TEST(Results, TheCatalogueConverges) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     const Problem<T> problems[] = {linear_contraction<T>(0.5),
                                    linear_contraction<T>(0.9),
@@ -49,7 +49,7 @@ TYPED_TEST(Results, TheCatalogueConverges) {
 
 TYPED_TEST(Results, MapsWithoutAFixedPointNeverConverge) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     for (const auto& problem : without_fixed_point<T>())
       for (const double rtol : {1e-2, std::sqrt(eps<TypeParam>), 4 * eps<TypeParam>})
@@ -65,7 +65,7 @@ TYPED_TEST(Results, MapsWithoutAFixedPointNeverConverge) {
 
 TYPED_TEST(Results, HalvingEndsAtOnceAtZeroAndSoonFromElsewhere) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     auto problem = halving<T>();
     const auto at_once = Solve<TypeParam>(problem, {}, method).run();
@@ -91,7 +91,7 @@ TYPED_TEST(Results, HalvingEndsAtOnceAtZeroAndSoonFromElsewhere) {
 TYPED_TEST(Results, SlowContractionsConvergeInDouble) {
   using T = typename TypeParam::T;
   if (std::is_same_v<T, float>) return;  // 0.9999 is beyond what float can resolve
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     for (const double factor : {0.9, 0.99, 0.999, 0.9999}) {
       const auto problem = linear_contraction<T>(factor);
@@ -105,7 +105,7 @@ TYPED_TEST(Results, SlowContractionsConvergeInDouble) {
 // |z - z*| <= |g| / (1 - factor), with z* from a solve to the last digits in double.
 TYPED_TEST(Results, AConvergedPointIsAsCloseAsItsResidualPromises) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     using Exact = Case<Forward, On<CpuQueue, double, 1>>;
     for (const double factor : {0.5, 0.9}) {
@@ -129,7 +129,7 @@ TYPED_TEST(Results, AConvergedPointIsAsCloseAsItsResidualPromises) {
 // A map that cannot be evaluated more precisely than some 40 eps: its residual never falls below.
 TYPED_TEST(Results, AMapThatIsAllNoiseStalls) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     Problem<T> problem{.name = "noise", .rows = 2, .width = 4, .z0 = Block<T>(2, 4, 0, T(1.5))};
     problem.value = [](std::int64_t, const T* z, T* f) {
@@ -170,7 +170,7 @@ TYPED_TEST(Results, ARunawayDiverges) {
 
 TYPED_TEST(Results, AMapThatLeavesItsDomainIsNotFinite) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     Problem<T> problem{.name = "log", .rows = 3, .width = 2, .z0 = Block<T>(3, 2, 0, T(0.2))};
     problem.value = [](std::int64_t, const T* z, T* f) {
@@ -184,7 +184,7 @@ TYPED_TEST(Results, AMapThatLeavesItsDomainIsNotFinite) {
 
 TYPED_TEST(Results, TooFewStepsAreOutOfSteps) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     const auto outcome =
         Solve<TypeParam>(nearly_singular<T>(1e-3), {.stop = {.rtol = 1e-6, .max_steps = 4}}, method).run();
@@ -196,7 +196,7 @@ TYPED_TEST(Results, TooFewStepsAreOutOfSteps) {
 // An infinite start is not finite at once; a start at the fixed point converges at once.
 TYPED_TEST(Results, AStartThatIsNotFiniteIsSaidSo) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     auto problem = different_speeds<T>();
     problem.z0(1, 3) = std::numeric_limits<T>::infinity();
@@ -209,7 +209,7 @@ TYPED_TEST(Results, AStartThatIsNotFiniteIsSaidSo) {
 
 TYPED_TEST(Results, AStartAtTheFixedPointConvergesInOneStep) {
   using T = typename TypeParam::T;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     auto problem = tanh_network<T>();
     const auto found = Solve<TypeParam>(problem, {.stop = {.rtol = 1e-6}}, method).run();
@@ -236,7 +236,7 @@ Problem<T> in_units(Problem<T> problem, int exponent) {
 TYPED_TEST(Results, AnAnswerDoesNotDependOnTheUnitsToTheBit) {
   using T = typename TypeParam::T;
   const int far = std::is_same_v<T, float> ? 100 : 480;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     const auto reference = Solve<TypeParam>(tanh_network<T>(), {}, method).run();
     for (const int exponent : {-far, -60, 60, far}) {
@@ -253,7 +253,7 @@ TYPED_TEST(Results, AnAnswerDoesNotDependOnTheUnitsToTheBit) {
 TYPED_TEST(Results, ConvergedIsTrueAtTheEndsOfTheRange) {
   using T = typename TypeParam::T;
   const int far = std::is_same_v<T, float> ? 120 : 1000;
-  for (const auto& [method_name, method] : methods) {
+  for (const auto& [method_name, method] : methods_of<Forward>()) {
     SCOPED_TRACE(method_name);
     const auto reference = Solve<TypeParam>(tanh_network<T>(), {}, method).run();
     for (const int exponent : {-far, far}) {

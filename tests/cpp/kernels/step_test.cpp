@@ -304,7 +304,7 @@ TYPED_TEST(StepKernels, SelectRowsKeepsTheOrderAndTheFirstEndedOnes) {
     run(queue, SelectRows<T>{.rows = active.view(),
                              .keep = keep,
                              .running = 4,
-                             .states = states.view(),
+                             .status = states.view().report.status,
                              .ids = ids.data(),
                              .source = source.data()});
     std::vector<std::int32_t> expected_ids, expected_source;
@@ -347,7 +347,8 @@ TYPED_TEST(StepKernels, NoRowsTouchNothing) {
                         .z_before = block.view(),
                         .result = block.view(),
                         .states = view});
-  run(queue, SelectRows<T>{.rows = {}, .keep = 0, .running = 0, .states = view, .ids = nullptr, .source = nullptr});
+  run(queue, SelectRows<T>{
+                 .rows = {}, .keep = 0, .running = 0, .status = view.report.status, .ids = nullptr, .source = nullptr});
   EXPECT_TRUE(block == untouched);
   EXPECT_EQ(states.g_norm, (std::vector<double>{4, 5}));
   EXPECT_EQ(states.report.status, (std::vector<Status>{Status::running, Status::running}));
