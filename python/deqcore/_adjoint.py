@@ -74,9 +74,10 @@ def adjoint(
             :class:`Neumann` or :class:`Phantom`; or a name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
         max_steps: most products per row.
-        estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u to 0.1, as
-            ``Solution.error`` = \\|d\\| / \\|u\\|; infinite where that solve fails. Approximate methods get their
-            residual, too.
+        estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u, as
+            ``Solution.error`` = \\|d\\| / \\|u\\|; infinite where that solve fails, or where a third one, for a
+            random right side, shows that a residual of this size could hide an error of the size of u. Approximate
+            methods get their residual, too.
         max_error: rows whose estimated error is not below it end as ``ill_conditioned``; implies estimate_error.
         atol, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`. The
             callback hears of the first solve only.
@@ -378,41 +379,56 @@ class _System:
 
 
 def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
-    """The relative error of the setup's result, by solving for its residual to 0.1; adds to what was counted."""
-    state, door = setup.state, setup.state.door
+    """The relative error of the setup's result; adds to what was counted.
+
+    Two solves: one for the residual, to 0.01, because a nearly singular direction may hide behind the others at 0.1;
+    and one for a vector that has a part in every direction, which shows how long the inverse makes what is hidden.
+    """
+    state, door, report = setup.state, setup.state.door, setup.report
     xp = door.xp
     residual = b.astype(np.float64) + system.product(state.block, setup.result) - setup.result
-    right = residual.astype(state.dtype)
-    exact = isinstance(setup.chosen, (GMRES, BiCGSTAB, Direct))
-    stop = setup.stop
-    second = Setup(
-        setup.name,
-        state,
-        retire_by_default=True,
-        relative_to="scale",
-        method=setup.chosen if exact else None,
-        rtol=0.1,
-        atol=0.0,
-        max_steps=stop.max_steps,
-        norm=2,
-        look_every=stop.look_every,
-        retire=True if setup.retire == "on" else "halve" if setup.retire == "halve" else False,
-        trace=False,
-        threads=setup.threads,
-        on_failure="return",
-    )
-    more = system.solve(second, right, None, None)
-    ended.questions += 1 + more.questions
-    ended.rows_asked += state.rows + more.rows_asked
-    ended.scratch_bytes = max(ended.scratch_bytes, more.scratch_bytes)
-    ended.copies += more.copies
+    ended.questions += 1
+    ended.rows_asked += state.rows
     if isinstance(setup.chosen, (JacobianFree, Neumann)):
         size = abs(residual)
-        measured = size.max(axis=1) if stop.norm.name == "inf" else xp.sqrt((size * size).sum(axis=1))
-        setup.report.residual = measured
-    d, u = (xp.linalg.norm(block.astype(np.float64), axis=1) for block in (second.result, setup.result))
-    relative = d / xp.where(u > 0, u, 1.0)
-    return xp.where(second.report.status == 0, relative, np.inf)
+        report.residual = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+
+    def length_of_solution(right: Any, rtol: float) -> Any:
+        exact = isinstance(setup.chosen, (GMRES, BiCGSTAB, Direct))
+        other = Setup(
+            setup.name,
+            state,
+            retire_by_default=False,
+            relative_to="scale",
+            method=setup.chosen if exact else None,
+            rtol=rtol,
+            atol=0.0,
+            max_steps=setup.stop.max_steps,
+            norm=2,
+            look_every=setup.stop.look_every,
+            retire={"on": True, "off": False}.get(setup.retire, setup.retire),
+            trace=False,
+            threads=setup.threads,
+            on_failure="return",
+        )
+        more = system.solve(other, right.astype(state.dtype), None, None)
+        ended.questions += more.questions
+        ended.rows_asked += more.rows_asked
+        ended.copies += more.copies
+        ended.scratch_bytes = max(ended.scratch_bytes, more.scratch_bytes)
+        length = xp.linalg.norm(other.result.astype(np.float64), axis=1)
+        return xp.where(other.report.status == 0, length, np.inf)
+
+    u = xp.linalg.norm(setup.result.astype(np.float64), axis=1)
+    unit = xp.where(u > 0, u, 1.0)
+    error = length_of_solution(residual, 0.01) / unit
+    everywhere = np.random.default_rng(0).standard_normal(state.width)
+    everywhere /= np.linalg.norm(everywhere)
+    probe = xp.ascontiguousarray(xp.broadcast_to(xp.asarray(everywhere), state.block.shape))
+    # A direction's share of the probe is 1 / sqrt(width), three times less by bad luck.
+    inverse = 3 * np.sqrt(state.width) * length_of_solution(probe, 0.1)
+    unseen = xp.linalg.norm(residual, axis=1) / unit + np.finfo(state.dtype).eps / 4
+    return xp.where((report.status == 0) & (inverse * unseen >= 1), np.inf, error)
 
 
 def _unroll(setup: Setup, system: _System, method: Phantom, f: Any, b: Any) -> _Ended:

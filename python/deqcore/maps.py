@@ -3,21 +3,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core
 from ._arrays import check_numpy, describe, numpy_door
 from ._dialogue import Setup, State, check_state
-from ._options import threads_named
+from ._linear import DEFAULT_RTOL
+from ._methods import Phantom
+from ._options import refuse_unknown, threads_named
+from ._solution import Solution
 
-__all__ = ["Dense", "activations"]
+__all__ = ["Dense", "Gradients", "activations"]
 
 #: The names that :class:`Dense` takes as ``activation``.
 activations: tuple[str, ...] = _core.activations
 
 _CLASSES = {np.dtype(np.float32): _core.Dense32, np.dtype(np.float64): _core.Dense64}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Gradients:
+    """What :meth:`Dense.value_and_gradients` returns.
+
+    Attributes:
+        forward: the fixed points; ``forward.value`` is z.
+        backward: the backward solve; ``backward.value`` is u.
+        dW: dL/dW, ``(width, width)``.
+        dinjection: dL/dinjection, of the shape of the injection: one row is summed over the batch.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> layer = deqcore.maps.Dense(np.array([[0.5]]), activation="identity")      # z = 0.5 z + x, so z = 2 x
+        >>> layer.value_and_gradients(np.zeros((1, 1)), np.ones((1, 1)), g=np.ones((1, 1))).dinjection.round(6).tolist()
+        [[2.0]]
+    """
+
+    forward: Solution
+    backward: Solution
+    dW: np.ndarray
+    dinjection: np.ndarray
+
+    def __repr__(self) -> str:
+        """How both solves ended."""
+        return f"<Gradients {self.forward.message}; {self.backward.message}>"
 
 
 class Dense:
@@ -216,6 +248,112 @@ class Dense:
         self._native.parameter_gradients(state.block, c, cotangent, dW, dc, threads_named(threads))
         return dW, dc.reshape(injection.shape)
 
+    def value_and_gradients(
+        self,
+        z0: np.ndarray,
+        injection: np.ndarray,
+        *,
+        g: np.ndarray | None = None,
+        target: np.ndarray | None = None,
+        method: Any = None,
+        rtol: float | None = None,
+        max_steps: int = 200,
+        adjoint_method: Any = None,
+        adjoint_rtol: float | None = None,
+        adjoint_max_steps: int = 200,
+        threads: int | None = None,
+        on_failure: str = "raise",
+        **unknown: NoReturn,
+    ) -> Gradients:
+        """Solve forward, solve backward and take the gradients of a loss, in one call without Python between.
+
+        The loss is (g, z) for given ``g``, or \\|z - target\\|^2 / 2 for given ``target``, summed over the rows. Rows
+        whose solves failed are in dW, too: look at the statuses if ``on_failure`` is not ``"raise"``.
+
+        Args:
+            z0: starting points, ``(rows, width)`` or ``(width,)``, of the map's dtype.
+            injection: one row for all, or one per row.
+            g, target: one of them, of the shape of z0.
+            method, rtol, max_steps: of the forward solve, as for :func:`deqcore.fixed_point`.
+            adjoint_method, adjoint_rtol, adjoint_max_steps: of the backward solve, as for :func:`deqcore.adjoint`; any
+                method but :class:`deqcore.Phantom`.
+            threads, on_failure: as for :func:`deqcore.fixed_point`.
+
+        Returns:
+            :class:`Gradients`.
+
+        Raises:
+            ConvergenceError, TypeError, ValueError: as for :func:`deqcore.fixed_point`.
+
+        Example:
+            >>> import numpy as np, deqcore
+            >>> rng = np.random.default_rng(0)
+            >>> layer = deqcore.maps.Dense(rng.standard_normal((8, 8)) * 0.1)
+            >>> x, target = rng.standard_normal((2, 5, 8))
+            >>> step = layer.value_and_gradients(np.zeros((5, 8)), x, target=target)
+            >>> step.forward.success, step.backward.success, step.dW.shape, step.dinjection.shape
+            (True, True, (8, 8), (5, 8))
+        """
+        if unknown:
+            refuse_unknown("value_and_gradients", unknown, _GRADIENT_OPTIONS)
+        if (g is None) == (target is None):
+            given = "neither" if g is None else "both"
+            raise ValueError(f"g, target: {given} given; expected one of them")
+        state = check_state(z0, "z0")
+        c = self._injection((), (injection,), False, state, "z0")
+        right = check_state(target if g is None else g, "target" if g is None else "g", state).block
+        shared: dict[str, Any] = {
+            "retire_by_default": True,
+            "atol": 0.0,
+            "norm": 2,
+            "look_every": None,
+            "retire": None,
+            "trace": False,
+            "threads": threads,
+            "on_failure": on_failure,
+        }
+        forward = Setup(
+            "fixed_point", state, relative_to="image", method=method, rtol=rtol, max_steps=max_steps, **shared
+        )
+        backward = Setup(
+            "adjoint",
+            state,
+            relative_to="scale",
+            method=adjoint_method,
+            rtol=DEFAULT_RTOL[state.dtype] if adjoint_rtol is None else adjoint_rtol,
+            max_steps=adjoint_max_steps,
+            **shared,
+        )
+        if isinstance(backward.chosen, Phantom):
+            raise ValueError(
+                f"adjoint_method: {backward.chosen!r} given; value_and_gradients() does not unroll: use Neumann(k, tau)"
+            )
+        dW, dc = np.empty((self.width, self.width), self.dtype), np.empty_like(c)
+        counts = self._native.solve_and_differentiate(
+            state.block,
+            c,
+            None if g is None else right,
+            right if g is None else None,
+            forward.result,
+            backward.result,
+            dW,
+            dc,
+            forward.report.native,
+            None,
+            forward.method_options,
+            forward.stop,
+            backward.report.native,
+            backward.method_options,
+            backward.stop,
+            forward.threads,
+        )
+        held = (
+            self._native.solve_bytes(forward.threads, forward.method_options, forward.stop, state.rows),
+            self._native.solve_adjoint_bytes(forward.threads, backward.method_options, backward.stop, state.rows),
+        )
+        solutions = [setup.finish(*told) for setup, *told in zip((forward, backward), counts, held, strict=True)]
+        return Gradients(solutions[0], solutions[1], dW, dc.reshape(injection.shape))
+
     def _value_of(self, z: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
         """A dialogue's answer: inputs that the solver has checked, and iterates that may have overflowed."""
         value = np.empty_like(z)
@@ -287,3 +425,8 @@ class Dense:
         block: np.ndarray = numpy_door.contiguous(injection)
         numpy_door.check_finite(block, "injection")
         return block.reshape(1 if one_row else state.rows, self.width)
+
+
+_GRADIENT_OPTIONS = [
+    name for name, p in inspect.signature(Dense.value_and_gradients).parameters.items() if p.kind is p.KEYWORD_ONLY
+]

@@ -51,7 +51,10 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
   const auto verdict = [&](Status status) { return Verdict{status, scale, ratio, new_best}; };
 
   if (e.f > limits.overflow * scale) return {Status::diverged, scale, ratio, e.steps == 1};
-  if (ratio <= 1) return verdict(Status::converged);
+  // Against a scale of its own a residual may be smaller than the rounding of the image it is taken from: eps / 2 |f|.
+  const double noise = limits.relative == Relative::to_image ? 0.0 : limits.floor / 8 * e.f;
+  if (ratio <= 1 && (noise == 0 || e.g + noise <= threshold)) return verdict(Status::converged);
+  if (ratio <= 1 && noise >= threshold) return verdict(Status::stalled);
   if (e.frozen >= 2) return verdict(Status::stalled);  // once: a method may still have a plain step to take
   if (!new_best && e.steps - e.best_step > patience && e.g < limits.noise * scale) return verdict(Status::stalled);
   if (e.steps >= max_steps) return verdict(Status::out_of_steps);
@@ -76,9 +79,9 @@ struct LinearEvaluation {
 // residual as long as the one before would repeat itself: it has stalled at the noise, or broken down above it.
 constexpr Status judge_linear(const LinearEvaluation& e, std::int32_t max_steps) {
   if (!finite(e.residual) || !finite(e.length) || !finite(e.goal)) return Status::not_finite;
-  const bool reached = e.residual <= e.goal;
-  if (reached && e.noise <= e.goal) return Status::converged;
-  if (e.length > 0.999 * e.before) return reached || e.length <= 400 * e.noise ? Status::stalled : Status::breakdown;
+  if (e.residual + e.noise <= e.goal) return Status::converged;
+  if (e.residual <= e.goal && e.noise >= e.goal) return Status::stalled;
+  if (e.length > 0.999 * e.before) return e.length <= 400 * e.noise ? Status::stalled : Status::breakdown;
   return e.steps >= max_steps ? Status::out_of_steps : Status::running;
 }
 

@@ -67,7 +67,7 @@ Solution<T> solved(const Problem<T>& p, int threads, const Method& method = Ande
 
 // Backward from the point z0, starting at zero.
 template <class T>
-Solution<T> solved_back(const Problem<T>& p, int threads, const Method& method = Anderson{}, const Stop& stop = {},
+Solution<T> solved_back(const Problem<T>& p, int threads, const AdjointMethod& method = Anderson{}, const Stop& stop = {},
                         Interrupt* interrupt = nullptr) {
   Solution<T> s(p);
   const Block<T> zero(p.rows, p.width);
@@ -278,7 +278,7 @@ Solution<T> by_dialogue(const Problem<T>& p, const Method& method, const Stop& s
 }
 
 template <class T>
-Solution<T> back_by_dialogue(const Problem<T>& p, const Method& method, const Stop& stop) {
+Solution<T> back_by_dialogue(const Problem<T>& p, const AdjointMethod& method, const Stop& stop) {
   CpuQueue queue;
   const HostBuffer memory(Adjoint<CpuQueue, T>::scratch_bytes(p.rows, p.width, method, stop, true));
   Arena scratch = memory.arena();
@@ -306,6 +306,17 @@ TYPED_TEST(DenseMap, ASolveHasTheBitsOfTheDialogueOnAnyNumberOfThreads) {
         const auto dialogue = by_dialogue(p, method, stop);
         for (const Status status : dialogue.report.status) EXPECT_EQ(status, Status::converged);
         for (const int threads : {1, 2, 5}) EXPECT_TRUE(same(solved(p, threads, method, stop), dialogue)) << threads;
+      }
+}
+
+TYPED_TEST(DenseMap, ABackwardSolveHasTheBitsOfTheDialogueOnAnyNumberOfThreads) {
+  using T = TypeParam;
+  for (const auto& [rows, width] : shapes)
+    for (const AdjointMethod& method : {AdjointMethod(GMRES{}), AdjointMethod(BiCGSTAB{}), AdjointMethod(Direct{}),
+                                        AdjointMethod(Anderson{}), AdjointMethod(Picard{.beta = 0.9})})
+      for (const Stop& stop : {Stop{}, Stop{.norm = Norm::inf, .look_every = 3, .retire = Retire::halve}}) {
+        SCOPED_TRACE(::testing::Message() << rows << " x " << width << ", method " << method.index());
+        const Problem<T> p(rows, width);
         const auto back = back_by_dialogue(p, method, stop);
         for (const Status status : back.report.status) EXPECT_EQ(status, Status::converged);
         for (const int threads : {1, 2, 5}) EXPECT_TRUE(same(solved_back(p, threads, method, stop), back)) << threads;
@@ -633,8 +644,15 @@ TEST(Tiles, ASolveTakesNoMoreScratchThanItSays) {
       const std::size_t tiled = p.map.solve_bytes(threads, method, {}, 300);
       EXPECT_GT(tiled, 0u);
       EXPECT_LE(tiled, 2 * whole) << "tiles need no more than the batch at once, answers included";
-      EXPECT_GT(p.map.solve_adjoint_bytes(threads, method, {}, 300), tiled);
       EXPECT_NO_THROW(solved(p, threads, method));
+    }
+  for (const AdjointMethod& method : {AdjointMethod(GMRES{}), AdjointMethod(BiCGSTAB{}), AdjointMethod(Direct{}),
+                                      AdjointMethod(Anderson{}), AdjointMethod(Neumann{})})
+    for (const int threads : {1, 2, 4}) {
+      const std::size_t whole = Adjoint<CpuQueue, float>::scratch_bytes(300, 48, method, {}, false);
+      const std::size_t tiled = p.map.solve_adjoint_bytes(threads, method, {}, 300);
+      EXPECT_GT(tiled, 0u);
+      EXPECT_LE(tiled, 2 * whole + 3 * 300 * 48 * sizeof(float)) << "answers, slopes and their products included";
       EXPECT_NO_THROW(solved_back(p, threads, method));
     }
 }
