@@ -17,7 +17,7 @@ from typing import Any
 from harness import machine
 
 HERE = Path(__file__).resolve().parent
-GROUPS = ("kernels", "dialogue", "dense", "native", "step", "skewed", "evaluations")
+GROUPS = ("kernels", "dialogue", "dense", "native", "step", "skewed", "evaluations", "gradients", "training")
 CPP = GROUPS[:3]
 ON_REQUEST = ("device",)  # needs a GPU and CuPy
 

@@ -154,7 +154,15 @@ class Evaluation:
     backward: Solution
 
 
-def loss_and_gradients(p: Parameters, images: np.ndarray, labels: np.ndarray, *, rtol: float) -> Evaluation:
+def loss_and_gradients(
+    p: Parameters,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    rtol: float,
+    forward_options: dict[str, Any] | None = None,
+    backward_options: dict[str, Any] | None = None,
+) -> Evaluation:
     """The mean cross-entropy over a batch and its gradients, by implicit differentiation.
 
     Args:
@@ -162,6 +170,7 @@ def loss_and_gradients(p: Parameters, images: np.ndarray, labels: np.ndarray, *,
         images: pixels, ``(rows, pixels)``, of the same dtype.
         labels: integers, ``(rows,)``.
         rtol: relative tolerance of the forward and of the backward solve.
+        forward_options, backward_options: other options of the two solves.
 
     Returns:
         An :class:`Evaluation`; its ``gradients`` are as exact as the two solves.
@@ -173,7 +182,8 @@ def loss_and_gradients(p: Parameters, images: np.ndarray, labels: np.ndarray, *,
     layer = Dense(p.W, "tanh")
     x = injection(p, images)
 
-    forward = fixed_point(layer, np.zeros_like(x), row_args=(x,), method="anderson", rtol=rtol)
+    shared = {"row_args": (x,), "method": "anderson", "rtol": rtol}
+    forward = fixed_point(layer, np.zeros_like(x), **(shared | (forward_options or {})))
     z = forward.value
     scores = logits(p, z)
     log_q = log_softmax(scores)
@@ -183,7 +193,7 @@ def loss_and_gradients(p: Parameters, images: np.ndarray, labels: np.ndarray, *,
     slope[rows, labels] -= 1
     slope /= len(rows)
     g = slope @ p.V
-    backward = adjoint(layer, z, g, row_args=(x,), method="anderson", rtol=rtol)
+    backward = adjoint(layer, z, g, **(shared | (backward_options or {})))
     dW, s = layer.parameter_gradients(z, x, backward.value)
 
     gradients = Parameters(W=dW, U=s.T @ images, b=s.sum(0), V=slope.T @ z, c=slope.sum(0))
