@@ -212,6 +212,71 @@ TYPED_TEST(AdjointOnly, AGradientThatIsNotFiniteIsSaidSo) {
     EXPECT_EQ(outcome.status[i], i == 2 || i == 5 ? Status::not_finite : Status::converged);
 }
 
+// Row i of u = tau sum_{i < k} (tau J^T + (1 - tau) I)^i g, term by term.
+template <class Case>
+std::vector<double> textbook_neumann(const Solve<Case>& solve, std::int64_t i, const Neumann& method) {
+  using T = typename Case::T;
+  std::vector<T> term(solve.width), product(solve.width);
+  std::vector<double> u(solve.width);
+  for (std::int64_t j = 0; j < solve.width; ++j) term[j] = solve.g(i, j);
+  for (std::int64_t k = 0; k < method.k; ++k) {
+    for (std::int64_t j = 0; j < solve.width; ++j) u[j] += method.tau * term[j];
+    solve.problem.vjp(solve.ids[i], &solve.z(i, 0), term.data(), product.data());
+    for (std::int64_t j = 0; j < solve.width; ++j)
+      term[j] = static_cast<T>(method.tau * product[j] + (1 - method.tau) * term[j]);
+  }
+  return u;
+}
+
+TYPED_TEST(AdjointOnly, NeumannIsTheSumOfItsTerms) {
+  using T = typename TypeParam::T;
+  for (const Neumann& method : {Neumann{}, Neumann{.k = 1}, Neumann{.k = 2, .tau = 0.5}, Neumann{.k = 9, .tau = 1.4}})
+    for (const auto& problem : {tanh_network<T>(), different_speeds<T>(), linear_contraction<T>(0.9, 1, 1)}) {
+      Solve<TypeParam> solve(problem, {}, method);
+      const auto outcome = solve.run();
+      EXPECT_EQ(outcome.map.calls, method.k - 1);
+      EXPECT_EQ(outcome.counts.questions, method.k - 1);
+      EXPECT_EQ(outcome.waits, 1);
+      for (std::int64_t i = 0; i < solve.rows; ++i) {
+        EXPECT_EQ(outcome.status[i], Status::approximate);
+        EXPECT_EQ(outcome.steps[i], method.k - 1);
+        EXPECT_TRUE(std::isnan(outcome.residual[i]));
+        const double size = textbook_norm(Norm::two, solve.width, [&](std::int64_t j) { return solve.g(i, j); });
+        EXPECT_NEAR(outcome.scale[i], size, 1e-13 * size);
+        const auto u = textbook_neumann(solve, i, method);
+        for (std::int64_t j = 0; j < solve.width; ++j)
+          EXPECT_NEAR(static_cast<double>(solve.result(i, j)), u[j], 300.0 * std::numeric_limits<T>::epsilon() * size);
+      }
+    }
+}
+
+TYPED_TEST(AdjointOnly, NeumannSaysWhatIsNotFiniteAndWhatWasCancelled) {
+  using T = typename TypeParam::T;
+  Solve<TypeParam> poison(poisoned(different_speeds<T>(), 2, 3), {}, Neumann{});
+  const auto outcome = poison.run();
+  for (std::int64_t i = 0; i < poison.rows; ++i)
+    EXPECT_EQ(outcome.status[i], i == 2 ? Status::not_finite : Status::approximate);
+  EXPECT_EQ(poison.solver->progress().failed, 1);
+  Solve<TypeParam> stopped(different_speeds<T>(), {}, Neumann{});
+  const auto question = stopped.start();
+  stopped.solver->advance(stopped.answer(question));
+  stopped.solver->cancel();
+  for (const Status status : stopped.outcome_now().status) EXPECT_EQ(status, Status::cancelled);
+  EXPECT_EQ(stopped.solver->counts().questions, 1);
+}
+
+TYPED_TEST(AdjointOnly, NeumannsOptionsAreRefusedByName) {
+  using T = typename TypeParam::T;
+  using Queue = typename TypeParam::Queue;
+  const auto bytes = [](const Neumann& method) {
+    return [=] { Adjoint<Queue, T>::scratch_bytes(2, 3, method, {}, true); };
+  };
+  EXPECT_TRUE(refuses("k", bytes({.k = 0})));
+  EXPECT_TRUE(refuses("k", bytes({.k = 10001})));
+  EXPECT_TRUE(refuses("tau", bytes({.tau = 0})));
+  EXPECT_TRUE(refuses("tau", bytes({.tau = 2})));
+}
+
 // An eigenvalue of J at 1, and g with a part along it: there is no u.
 TYPED_TEST(AdjointOnly, AnInconsistentSystemNeverConverges) {
   using T = typename TypeParam::T;
