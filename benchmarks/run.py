@@ -17,7 +17,18 @@ from typing import Any
 from harness import machine
 
 HERE = Path(__file__).resolve().parent
-GROUPS = ("kernels", "dialogue", "dense", "native", "step", "skewed", "evaluations", "gradients", "training")
+GROUPS = (
+    "kernels",
+    "dialogue",
+    "dense",
+    "native",
+    "step",
+    "skewed",
+    "evaluations",
+    "backward",
+    "gradients",
+    "training",
+)
 CPP = GROUPS[:3]
 ON_REQUEST = ("device",)  # needs a GPU and CuPy
 
