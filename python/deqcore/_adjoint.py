@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -335,9 +335,14 @@ class _System:
         self.call = product
         if self.native is not None:
             self.injection = self.native._injection(args, row_args, pass_rows, state)
-            row_args = (self.native._per_row(self.injection, state),)
             self.call = partial(self.native._product_of, product=names.product, threads=threads)
-        self.row_data = check_row_args(row_args, state)
+        else:
+            self.given = check_row_args(row_args, state)
+
+    @cached_property
+    def row_data(self) -> tuple[Any, ...]:
+        """What goes to the product row by row; a native solve needs none of it."""
+        return self.given if self.native is None else (self.native._per_row(self.injection, self.state),)
 
     def solve(self, setup: Setup, b: Any, start: Any, callback: Any) -> _Ended:
         """Solve for the right side ``b``, into the setup's result."""
