@@ -182,7 +182,7 @@ def loss_and_gradients(
     layer = Dense(p.W, "tanh")
     x = injection(p, images)
 
-    shared = {"row_args": (x,), "method": "anderson", "rtol": rtol}
+    shared: dict[str, Any] = {"row_args": (x,), "method": "anderson", "rtol": rtol}
     forward = fixed_point(layer, np.zeros_like(x), **(shared | (forward_options or {})))
     z = forward.value
     scores = logits(p, z)
