@@ -88,6 +88,14 @@ void init_fixed_point(nb::module_& m) {
       .def_rw("beta", &Anderson::beta)
       .def_rw("ridge", &Anderson::ridge)
       .def_rw("growth", &Anderson::growth);
+  nb::enum_<Broyden::Full>(m, "Full")
+      .value("restart", Broyden::Full::restart)
+      .value("compress", Broyden::Full::compress);
+  nb::class_<Broyden>(m, "Broyden")
+      .def(nb::init<>())
+      .def_rw("history", &Broyden::history)
+      .def_rw("full", &Broyden::full)
+      .def_rw("growth", &Broyden::growth);
   bind<float>(m, "FixedPoint32");
   bind<double>(m, "FixedPoint64");
   bind_cuda<float>(m, "CudaFixedPoint32");

@@ -16,7 +16,7 @@ from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._gradient_check import GradientCheck, check_gradient
 from ._linear import linear_solve
-from ._methods import GMRES, Anderson, BiCGSTAB, Direct, JacobianFree, Method, Neumann, Phantom, Picard
+from ._methods import GMRES, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, Method, Neumann, Phantom, Picard
 from ._options import num_threads, set_num_threads
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
 from ._solution import Progress, Solution, Status, Tolerances
@@ -27,6 +27,7 @@ __all__ = [
     "GMRES",
     "Anderson",
     "BiCGSTAB",
+    "Broyden",
     "ConvergenceError",
     "ConvergenceWarning",
     "DeviceError",

@@ -14,7 +14,7 @@ import numpy as np
 from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_state, converse, gathered
 from ._linear import DEFAULT_RTOL
-from ._methods import GMRES, BiCGSTAB, Direct, JacobianFree, Method, Neumann, Phantom
+from ._methods import GMRES, Direct, JacobianFree, Method, Neumann, Phantom
 from ._options import check_callback, flag, real, refuse_unknown
 from ._solution import Callback, Solution, Status
 from ._warm import Warm, check_ids, check_keep, check_warm, kept, starting_points
@@ -75,9 +75,9 @@ def adjoint(
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
         max_steps: most products per row.
         estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u, as
-            ``Solution.error`` = \\|d\\| / \\|u\\|; infinite where that solve fails, or where a third one, for a
-            random right side, shows that a residual of this size could hide an error of the size of u. Approximate
-            methods get their residual, too.
+            ``Solution.error`` = \\|d\\| / \\|u\\|, or what the rounding of products explains if that is more; infinite
+            where that solve fails, or where a third one, for a random right side, shows that a residual of this size
+            could hide an error of the size of u. Approximate methods get their residual, too.
         max_error: rows whose estimated error is not below it end as ``ill_conditioned``; implies estimate_error.
         atol, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`. The
             callback hears of the first solve only.
@@ -399,7 +399,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
         report.residual = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
 
     def length_of_solution(right: Any, rtol: float) -> Any:
-        exact = isinstance(setup.chosen, (GMRES, BiCGSTAB, Direct))
+        exact = isinstance(setup.chosen, (GMRES, Direct))  # BiCGSTAB breaks down where GMRES answers
         other = Setup(
             setup.name,
             state,
@@ -430,10 +430,15 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     everywhere = np.random.default_rng(0).standard_normal(state.width)
     everywhere /= np.linalg.norm(everywhere)
     probe = xp.ascontiguousarray(xp.broadcast_to(xp.asarray(everywhere), state.block.shape))
-    # A direction's share of the probe is 1 / sqrt(width), three times less by bad luck.
-    inverse = 3 * np.sqrt(state.width) * length_of_solution(probe, 0.1)
-    unseen = xp.linalg.norm(residual, axis=1) / unit + np.finfo(state.dtype).eps / 4
-    return xp.where((report.status == 0) & (inverse * unseen >= 1), np.inf, error)
+    # A direction's share of the probe is 1 / sqrt(width), ten times less by bad luck; solved to less than that, so that
+    # no direction is left in the residual.
+    shares = 10 * np.sqrt(state.width)
+    inverse = length_of_solution(probe, 0.1 / shares)
+    rounding = np.finfo(state.dtype).eps / 4  # of the residual, most of which cancels
+    unseen = xp.linalg.norm(residual, axis=1) / unit + rounding
+    if not isinstance(setup.chosen, Direct):  # whose factors know J better than a product shows
+        error = xp.where((report.status == 0) & (u > 0), xp.maximum(error, inverse * rounding), error)
+    return xp.where((report.status == 0) & (shares * inverse * unseen >= 1), np.inf, error)
 
 
 def _unroll(setup: Setup, system: _System, method: Phantom, f: Any, b: Any) -> _Ended:

@@ -237,7 +237,7 @@ class Setup:
             self.name,
         )
         if self.on_failure != "return" and (failed if failed is not None else bool((report.status < 0).any())):
-            _complain(solution, self.name, self.on_failure, self.frames)
+            complain(solution, self.name, self.on_failure, self.frames)
         return solution
 
 
@@ -309,7 +309,7 @@ def _wants_to_stop(callback: Callable[[Progress], Any], steps: int, solver: Any)
     return False
 
 
-def _complain(solution: Solution, name: str, on_failure: str, frames: int) -> None:
+def complain(solution: Solution, name: str, on_failure: str, frames: int) -> None:
     ended = [Status(code) for code in np.unique(to_host(solution.status))]
     failures = [status.name for status in ended if status < 0 and status is not Status.cancelled]
     if not failures:

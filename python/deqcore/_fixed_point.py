@@ -12,9 +12,10 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, door_for
-from ._dialogue import Setup, check_args, check_row_args, check_scale, check_state, converse, gathered
+from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
+from ._ladder import climb, is_ladder, rungs_of
 from ._methods import Method, native_of, resolve_method
-from ._options import check_callback, flag, integer, refuse_unknown
+from ._options import check_callback, check_on_failure, flag, integer, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -28,7 +29,7 @@ def fixed_point(
     args: tuple[Any, ...] = (),
     row_args: tuple[Any, ...] = (),
     pass_rows: bool = False,
-    method: Method | str | None = None,
+    method: Any = None,
     rtol: float | None = None,
     atol: float = 0.0,
     max_steps: int = 200,
@@ -62,7 +63,9 @@ def fixed_point(
         args: passed to f whole.
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
-        method: :class:`Anderson` (the default), :class:`Picard`, or a name.
+        method: :class:`Anderson` (the default), :class:`Broyden`, :class:`Picard`, or a name; or a list of them, a
+            ladder: rows that the first did not solve go on under the next from their best points, held against the
+            same scale, each method with an equal share of the steps that are left.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.
         max_steps: most map evaluations per row.
@@ -113,6 +116,10 @@ def fixed_point(
         check_callback(callback)
         pass_rows = flag(pass_rows, "pass_rows")
         scales = check_scale(scale, state.rows)
+        if is_ladder(method):
+            options = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every, "trace": trace}
+            options |= {"callback": callback, "threads": threads, "stream": stream, "retire": retire, "args": args}
+            return _by_ladder(f, state, row_args, pass_rows, scales, method, max_steps, on_failure, options)
         setup = Setup(
             "fixed_point",
             state,
@@ -151,6 +158,48 @@ def fixed_point(
         solver.start(*operands, setup.report.native, door.operand(own_scales))
         copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
         return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
+
+
+def _by_ladder(
+    f: Any,
+    state: State,
+    row_args: tuple[Any, ...],
+    pass_rows: bool,
+    scales: Any,
+    method: Any,
+    max_steps: Any,
+    on_failure: Any,
+    options: dict[str, Any],
+) -> Solution:
+    """Every rung is a solve of its own."""
+    check_on_failure(on_failure)
+    door, native = state.door, isinstance(f, Dense)
+    if native:
+        row_args = (f._per_row(f._injection(options["args"], row_args, pass_rows, state, "z0"), state),)
+
+    def solve(start: Any, rows: Any, own: tuple[Any, ...], rung: Method, share: int, known: Any) -> Solution:
+        call: Any = f
+        if pass_rows and rows is not None:  # the rung's rows, by their places in the whole batch
+            ids = door.xp.asarray(rows.astype(np.int32))
+
+            def call(z: Any, *data: Any, rows: Any) -> Any:
+                return f(z, *data, rows=door.outward(ids[door.inward(rows)]))
+
+        return fixed_point(
+            call,
+            start,
+            row_args=own,
+            pass_rows=pass_rows,
+            method=rung,
+            max_steps=share,
+            scale=scales if known is None else known,
+            on_failure="return",
+            **options,
+        )
+
+    apart = native or bool(row_args) or pass_rows or options["retire"] not in (None, False)
+    rungs, steps = rungs_of(method, "fixed_point"), integer(max_steps, "max_steps")
+    return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point")
 
 
 _OPTIONS = [name for name, p in inspect.signature(fixed_point).parameters.items() if p.kind is p.KEYWORD_ONLY]

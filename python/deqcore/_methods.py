@@ -15,6 +15,7 @@ __all__ = [
     "GMRES",
     "Anderson",
     "BiCGSTAB",
+    "Broyden",
     "Direct",
     "JacobianFree",
     "Method",
@@ -138,6 +139,58 @@ class Anderson(Method):
         if math.isnan(self.growth):
             raise ValueError("growth: nan given; expected a number above 1, or infinity")
         self._checked()
+
+
+@dataclass(frozen=True, init=False)
+class Broyden(Method):
+    """Broyden's good method with limited memory: a secant approximation of the inverse Jacobian, row by row.
+
+    With r = f(z) - z, B near the inverse of dr/dz, s = -B r the step and y the change of r over it,
+    B <- B + (s - B y) (s' B) / (s' B y), kept as -I plus pairs (Broyden 1965, Math. Comp. 19).
+
+    Args:
+        history: pairs, 1 to 32; at least 3 to compress. Memory: 2 history + 4 states per row.
+        full: what happens when the memory is full: ``"restart"`` begins anew, ``"compress"`` keeps the best
+            approximation of the sum by two pairs less, by singular values. (Overwriting the oldest pair would break the
+            inverse: there is no such option.)
+        growth: a residual above this many times the row's best makes the row forget, so that the next step is plain;
+            above 1, ``math.inf`` never.
+
+    Raises:
+        ValueError: a number is outside its range, or ``full`` is neither.
+        TypeError: a number is of the wrong kind, or an option is unknown.
+
+    Example:
+        >>> import deqcore
+        >>> deqcore.Broyden(history=20).full
+        'restart'
+    """
+
+    history: int
+    full: str
+    growth: float
+    name: ClassVar[str] = "broyden"
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "adjoint", "tangent")
+
+    def __init__(
+        self, *, history: int = 10, full: str = "restart", growth: float = 1000.0, **unknown: NoReturn
+    ) -> None:
+        if unknown:
+            refuse_unknown("Broyden", unknown, ("history", "full", "growth"))
+        if not isinstance(full, str) or full not in ("restart", "compress"):
+            raise ValueError(f"full: {full!r} given; expected 'restart' or 'compress'")
+        object.__setattr__(self, "history", integer(history, "history"))
+        object.__setattr__(self, "full", full)
+        object.__setattr__(self, "growth", real(growth, "growth"))
+        if math.isnan(self.growth):
+            raise ValueError("growth: nan given; expected a number above 1, or infinity")
+        self._checked()
+
+    def _native(self) -> Any:
+        options = _core.Broyden()
+        options.history, options.growth = self.history, self.growth
+        options.full = getattr(_core.Full, self.full)
+        return options
 
 
 @dataclass(frozen=True, init=False)
@@ -331,7 +384,7 @@ class Phantom(Neumann):
 
 
 _BY_NAME: dict[str, type[Method]] = {
-    kind.name: kind for kind in (Picard, Anderson, GMRES, BiCGSTAB, Direct, JacobianFree, Neumann, Phantom)
+    kind.name: kind for kind in (Picard, Anderson, Broyden, GMRES, BiCGSTAB, Direct, JacobianFree, Neumann, Phantom)
 }
 _DEFAULTS: dict[str, Method] = {
     "fixed_point": Anderson(),

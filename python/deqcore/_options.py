@@ -45,7 +45,14 @@ _ELSEWHERE = {
     "n_jobs": "threads",
 }
 # Options of the methods, which other libraries give to the solve itself.
-_OF_METHODS = ("history", "beta", "ridge", "growth")
+_OF_METHODS = {
+    "history": "Anderson",
+    "beta": "Anderson",
+    "ridge": "Anderson",
+    "growth": "Anderson",
+    "restart": "GMRES",
+    "max_width": "Direct",
+}
 
 
 def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[str]) -> NoReturn:
@@ -53,10 +60,13 @@ def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[st
     known = list(known)
     given = next(iter(unknown))
     near = _ELSEWHERE.get(given)
+    if given == "M" and "preconditioner" in known:  # SciPy's; elsewhere M is a history
+        near = "preconditioner"
     option = near or given
     if option in _OF_METHODS and "method" in known:
         raise TypeError(
-            f"{function}() has no option {given!r}; it belongs to the method: method=deqcore.Anderson({option}=...)"
+            f"{function}() has no option {given!r}; it belongs to the method: "
+            f"method=deqcore.{_OF_METHODS[option]}({option}=...)"
         )
     if near not in known:
         close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)

@@ -155,7 +155,7 @@ class Solution:
     trace: Array | None = None
     error: Array | None = None
     warm: Warm | None = None
-    _method: str = ""
+    _method: Any = ""  # a name, or one per row
     _solver: str = ""
 
     def __repr__(self) -> str:
@@ -175,7 +175,11 @@ class Solution:
     @property
     def method(self) -> np.ndarray:
         """The name of the method that finished each row."""
-        return np.full(self.status.shape, self._method)
+        return np.full(self.status.shape, self._method) if isinstance(self._method, str) else self._method.astype(str)
+
+    def _methods(self) -> str:
+        """In words, in the order in which they were tried."""
+        return self._method if isinstance(self._method, str) else ", then ".join(dict.fromkeys(self._method))
 
     @property
     def x(self) -> Array:
@@ -214,7 +218,7 @@ class Solution:
         failed = np.flatnonzero(self.status < 0)
         approximate = int(np.count_nonzero(self.status == Status.approximate))
         if not len(failed) and approximate:
-            return f"{self._solver}: {_count(approximate)} approximate by name ({self._method}): nothing was solved"
+            return f"{self._solver}: {_count(approximate)} approximate by name ({self._methods()}): nothing was solved"
         if not len(failed):
             return f"{self._solver}: all {_count(rows)} converged" if rows > 1 else f"{self._solver}: converged"
         kinds = []
@@ -227,7 +231,7 @@ class Solution:
         return (
             f"{self._solver}: {len(failed)} of {_count(rows)} did not converge: {'; '.join(kinds)}. "
             f"Largest residual / scale among them {worst:.2g}, rtol {self.tolerances.rtol:.2g}, "
-            f"method {self._method}, max_steps {self.tolerances.max_steps}"
+            f"method {self._methods()}, max_steps {self.tolerances.max_steps}"
         )
 
     def explain(self) -> str:

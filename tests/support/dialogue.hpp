@@ -92,7 +92,10 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
     methods = {{"Picard", Picard{}},
                {"DampedPicard", Picard{.beta = 0.7}},
                {"Anderson", Anderson{}},
-               {"DampedAnderson", Anderson{.history = 3, .beta = 0.8}}};
+               {"DampedAnderson", Anderson{.history = 3, .beta = 0.8}},
+               {"Broyden", Broyden{.history = 20}},
+               {"ShortBroyden", Broyden{.history = 3}},
+               {"CompressedBroyden", Broyden{.history = 5, .full = Broyden::Full::compress}}};
   if constexpr (!std::is_same_v<Kind, Forward>) {
     methods.push_back({"GMRES", GMRES{}});
     methods.push_back({"ShortGMRES", GMRES{.restart = 3}});
@@ -107,7 +110,8 @@ template <class Method>
 bool estimates(const Method& method) {
   return std::visit(
       []<class Options>(const Options&) {
-        return !std::is_same_v<Options, Picard> && !std::is_same_v<Options, Anderson>;
+        return !std::is_same_v<Options, Picard> && !std::is_same_v<Options, Anderson> &&
+               !std::is_same_v<Options, Broyden>;
       },
       method);
 }

@@ -68,6 +68,20 @@ def dense_adjoint(activation: str, W: Array, z: Array, c: Array, g: Array) -> Ar
     return np.linalg.solve(np.swapaxes(eye - J, 1, 2), g[:, :, None])[:, :, 0]
 
 
+def matvec(v: Array, A: Array) -> Array:
+    """A v, with a matrix for each row."""
+    return np.einsum("rij,rj->ri", A, v)
+
+
+def systems(
+    rng: np.random.Generator, rows: int, width: int, spread: Any = 0.3, dtype: type = np.float64
+) -> tuple[Array, Array, Array]:
+    """A = I + spread / sqrt(width) Gaussian for each row, b, and the float64 solution of A x = b."""
+    A = (np.eye(width) + spread / np.sqrt(width) * rng.standard_normal((rows, width, width))).astype(dtype)
+    b = rng.standard_normal((rows, width)).astype(dtype)
+    return A, b, np.linalg.solve(A.astype(float), b.astype(float)[:, :, None])[:, :, 0]
+
+
 def independent_rows(W: Array) -> Callable[[Array, Array], Array]:
     """z -> y / sqrt(1 + y^2) with y = W z + c, whose rows have the same bits alone and in a batch.
 
@@ -113,3 +127,16 @@ class Recorder:
         if rows is not None:
             self.rows.append(rows.copy())
         return answer
+
+
+class Asked:
+    """A product that remembers its questions."""
+
+    def __init__(self, product: Callable[..., Array]) -> None:
+        self.product = product
+        self.seen: list[Array] = []
+
+    def __call__(self, v: Array, *args: Array, **rows: Array) -> Array:
+        assert not v.flags.writeable
+        self.seen.append(v.copy())
+        return self.product(v, *args, **rows)

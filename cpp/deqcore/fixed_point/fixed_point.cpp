@@ -30,11 +30,12 @@ struct FixedPoint<Queue, T>::State {
               .event = scratch.take<Event>(rows),
               .frozen = scratch.take<std::int8_t>(rows),
               .failed = scratch.take<std::int64_t>(1)};
-    rule = std::visit(Overloaded{[&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
-                                 [&](const Anderson& options) {
-                                   return AndersonFactory<Queue, T>::make(options, rows, width, scratch);
-                                 }},
-                      method);
+    rule = std::visit(
+        Overloaded{
+            [&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
+            [&](const Anderson& options) { return AndersonFactory<Queue, T>::make(options, rows, width, scratch); },
+            [&](const Broyden& options) { return BroydenFactory<Queue, T>::make(options, rows, width, scratch); }},
+        method);
     patience = static_cast<std::int32_t>(2 * rule->history() + 20);
   }
 

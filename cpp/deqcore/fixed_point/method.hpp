@@ -48,4 +48,11 @@ class AndersonFactory {
                                                     Arena& scratch);
 };
 
+template <class Queue, class T>
+class BroydenFactory {
+ public:
+  static std::unique_ptr<MethodRule<Queue, T>> make(const Broyden& options, std::int64_t rows, std::int64_t width,
+                                                    Arena& scratch);
+};
+
 }  // namespace deqcore

@@ -20,6 +20,17 @@ struct Anderson {
   double growth = 10.0;      // a residual above this times the row's best clears its window, > 1; infinity: never
 };
 
-using Method = std::variant<Picard, Anderson>;
+// Broyden's good method with limited memory: a secant approximation of the inverse Jacobian, one per row.
+struct Broyden {
+  enum class Full : std::int8_t {
+    restart,   // begin anew
+    compress,  // drop the two smallest singular values of the sum of pairs
+  };
+  std::int64_t history = 10;  // pairs, 1 to 32; at least 3 to compress
+  Full full = Full::restart;  // what happens when the memory is full
+  double growth = 1000.0;     // a residual above this times the row's best makes it forget, > 1; infinity: never
+};
+
+using Method = std::variant<Picard, Anderson, Broyden>;
 
 }  // namespace deqcore

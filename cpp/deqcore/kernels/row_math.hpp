@@ -163,4 +163,88 @@ constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, c
   return true;
 }
 
+// A = L L^T in place, lower triangle, row stride m. False if A is not positive definite to working precision.
+constexpr bool cholesky(double* A, std::int64_t m) {
+  for (std::int64_t j = 0; j < m; ++j) {
+    const double whole = A[j * m + j];
+    for (std::int64_t k = 0; k < j; ++k) A[j * m + j] -= A[j * m + k] * A[j * m + k];
+    if (!(A[j * m + j] > 1e-14 * whole) || !finite(A[j * m + j])) return false;
+    A[j * m + j] = square_root(A[j * m + j]);
+    for (std::int64_t i = j + 1; i < m; ++i) {
+      for (std::int64_t k = 0; k < j; ++k) A[i * m + j] -= A[i * m + k] * A[j * m + k];
+      A[i * m + j] /= A[j * m + j];
+    }
+  }
+  return true;
+}
+
+// The best approximation of U V^T by `keep` pairs, from the Gram matrices of U and of V (m x m, lower triangles, which
+// are overwritten): factored as L_u L_u^T and L_v L_v^T, the singular value
+// decomposition of L_u^T L_v by one-sided Jacobi rotations. The new pairs are U to_u and V to_v (m x m, the first
+// columns). -> how many pairs there are; none if a Gram matrix is singular.
+constexpr std::int32_t compress_pairs(std::int64_t m, std::int64_t keep, double* gram_u, double* gram_v, double* to_u,
+                                      double* to_v) {
+  if (!cholesky(gram_u, m) || !cholesky(gram_v, m)) return 0;
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < m; ++j) {
+      double sum = 0;
+      for (std::int64_t k = i > j ? i : j; k < m; ++k) sum += gram_u[k * m + i] * gram_v[k * m + j];
+      to_u[i * m + j] = sum;
+      to_v[i * m + j] = i == j ? 1.0 : 0.0;
+    }
+  // rotate pairs of columns until all are orthogonal: then they are the left vectors times the singular values
+  bool rotated = true;
+  for (std::int64_t sweep = 0; rotated && sweep < 30; ++sweep) {
+    rotated = false;
+    for (std::int64_t p = 0; p + 1 < m; ++p)
+      for (std::int64_t q = p + 1; q < m; ++q) {
+        double pp = 0, qq = 0, pq = 0;
+        for (std::int64_t i = 0; i < m; ++i) {
+          pp += to_u[i * m + p] * to_u[i * m + p];
+          qq += to_u[i * m + q] * to_u[i * m + q];
+          pq += to_u[i * m + p] * to_u[i * m + q];
+        }
+        if (pq * pq <= 1e-30 * pp * qq) continue;
+        rotated = true;
+        const double ratio = (qq - pp) / (2 * pq), size = ratio < 0 ? -ratio : ratio;
+        const double t = (ratio < 0 ? -1.0 : 1.0) / (size + square_root(1 + size * size));
+        const double c = 1 / square_root(1 + t * t), s = c * t;
+        for (double* matrix : {to_u, to_v})
+          for (std::int64_t i = 0; i < m; ++i) {
+            const double left = matrix[i * m + p], right = matrix[i * m + q];
+            matrix[i * m + p] = c * left - s * right;
+            matrix[i * m + q] = s * left + c * right;
+          }
+      }
+  }
+  for (std::int64_t c = 0; c < keep; ++c) {  // the largest to the front
+    std::int64_t largest = c;
+    double most = -1;
+    for (std::int64_t j = c; j < m; ++j) {
+      double size = 0;
+      for (std::int64_t i = 0; i < m; ++i) size += to_u[i * m + j] * to_u[i * m + j];
+      if (size > most) {
+        most = size;
+        largest = j;
+      }
+    }
+    for (double* matrix : {to_u, to_v})
+      for (std::int64_t i = 0; i < m; ++i) {
+        const double held = matrix[i * m + c];
+        matrix[i * m + c] = matrix[i * m + largest];
+        matrix[i * m + largest] = held;
+      }
+  }
+  for (std::int64_t side = 0; side < 2; ++side) {  // times L^-T
+    const double* const L = side == 0 ? gram_u : gram_v;
+    double* const matrix = side == 0 ? to_u : to_v;
+    for (std::int64_t c = 0; c < keep; ++c)
+      for (std::int64_t i = m; i-- > 0;) {
+        for (std::int64_t k = i + 1; k < m; ++k) matrix[i * m + c] -= L[k * m + i] * matrix[k * m + c];
+        matrix[i * m + c] /= L[i * m + i];
+      }
+  }
+  return static_cast<std::int32_t>(keep);
+}
+
 }  // namespace deqcore::row_math

@@ -75,11 +75,94 @@ TEST(Judge, MeasuresAgainstTheScaleIfAsked) {
   to_scale.relative = Relative::to_scale;
   Evaluation e = ordinary;
   e.f = 1e-9;
-  e.g = 1e-3;
+  e.g = 0.9999e-3;
   EXPECT_EQ(judged(e, to_scale).status, Status::converged);
   e.f = 100;
   e.g = 1.01e-3;
   EXPECT_EQ(judged(e, to_scale).status, Status::running);
+}
+
+// limits.floor is 4 eps, and half an eps of the image is what its rounding may hide.
+TEST(Judge, BelievesAResidualOnlyAsFarAsItsImageIsRounded) {
+  Limits to_scale = limits;
+  to_scale.relative = Relative::to_scale;
+  Evaluation e = ordinary;
+  e.f = 4000;  // noise 0.5e-3
+  e.g = 0.49e-3;
+  EXPECT_EQ(judged(e, to_scale).status, Status::converged);
+  e.g = 0.51e-3;
+  EXPECT_EQ(judged(e, to_scale).status, Status::running) << "a little further";
+  e.f = 8001;
+  e.g = 0.1e-3;
+  EXPECT_EQ(judged(e, to_scale).status, Status::stalled) << "it will never be known";
+  EXPECT_EQ(judged(e).status, Status::converged) << "against its own image";
+}
+
+using row_math::judge_linear;
+using row_math::LinearEvaluation;
+
+constexpr LinearEvaluation measured{
+    .residual = 0.5, .goal = 1e-3, .length = 0.5, .before = 1, .noise = 1e-9, .steps = 5};
+
+TEST(JudgeLinear, EndsWhatIsReachedStuckOrOutOfSteps) {
+  static_assert(judge_linear(measured, max_steps) == Status::running);
+  LinearEvaluation e = measured;
+  e.residual = e.length = 0.999e-3;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::converged);
+  e.noise = 1e-5;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::running) << "not known that finely";
+  e.noise = 1e-3;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::stalled);
+  e = measured;
+  e.steps = max_steps;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::out_of_steps);
+  e.length = 0.9995;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::breakdown) << "it would repeat itself";
+  e.noise = 0.01;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::stalled) << "at the noise";
+  for (double LinearEvaluation::* part :
+       {&LinearEvaluation::residual, &LinearEvaluation::length, &LinearEvaluation::goal})
+    for (const double wrong : {nan, infinity}) {
+      e = measured;
+      e.*part = wrong;
+      EXPECT_EQ(judge_linear(e, max_steps), Status::not_finite);
+    }
+}
+
+// A random Hessenberg matrix, column by column: R y = rhs is its least-squares problem.
+TEST(RotateColumn, SolvesTheLeastSquaresProblem) {
+  constexpr int m = 7;
+  Random random(41);
+  double H[m + 1][m] = {}, R[m * (m + 1) / 2], cosine[m], sine[m], rhs[m + 1] = {2.5}, y[m];
+  double residual = 0;
+  for (int j = 0; j < m; ++j) {
+    double h[m + 1] = {};
+    for (int i = 0; i <= j; ++i) h[i] = H[i][j] = random.normal();
+    h[j + 1] = H[j + 1][j] = j == 3 ? 0.0 : std::abs(random.normal());
+    residual = row_math::rotate_column(h, j, R, cosine, sine, rhs);
+  }
+  row_math::solve_upper(R, m, rhs, 1e-15, y);
+  double left[m + 1], squares = 0;
+  for (int i = 0; i <= m; ++i) {
+    left[i] = i == 0 ? 2.5 : 0.0;
+    for (int j = 0; j < m; ++j) left[i] -= H[i][j] * y[j];
+    squares += left[i] * left[i];
+  }
+  EXPECT_NEAR(std::sqrt(squares), residual, 1e-12);
+  for (int j = 0; j < m; ++j) {  // what is left is orthogonal to every column
+    double dot = 0;
+    for (int i = 0; i <= m; ++i) dot += H[i][j] * left[i];
+    EXPECT_NEAR(dot, 0, 1e-11);
+  }
+}
+
+TEST(SolveUpper, LeavesOutWhatIsSingular) {
+  const double R[] = {2, 3, 1e-20, 1, 1, 4}, rhs[] = {2, 5, 8};
+  double y[3];
+  row_math::solve_upper(R, 3, rhs, 1e-15, y);
+  EXPECT_EQ(y[2], 2);
+  EXPECT_EQ(y[1], 0);
+  EXPECT_EQ(y[0], 0);
 }
 
 TEST(Judge, AddsTheAbsoluteTolerance) {

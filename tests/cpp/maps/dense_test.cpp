@@ -67,8 +67,8 @@ Solution<T> solved(const Problem<T>& p, int threads, const Method& method = Ande
 
 // Backward from the point z0, starting at zero.
 template <class T>
-Solution<T> solved_back(const Problem<T>& p, int threads, const AdjointMethod& method = Anderson{}, const Stop& stop = {},
-                        Interrupt* interrupt = nullptr) {
+Solution<T> solved_back(const Problem<T>& p, int threads, const AdjointMethod& method = Anderson{},
+                        const Stop& stop = {}, Interrupt* interrupt = nullptr) {
   Solution<T> s(p);
   const Block<T> zero(p.rows, p.width);
   s.counts = p.map.solve_adjoint(threads, method, stop, p.z0.view(), p.c.view(), p.g.view(), zero.view(),

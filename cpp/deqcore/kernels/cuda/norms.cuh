@@ -56,24 +56,24 @@ __device__ inline void row_norms(Norm kind, std::int64_t width, const Fill& fill
 #pragma unroll
   for (int k = 0; k < Count; ++k) unit[k] = 1;
   row_squares(width, fill, unit, squares);
-  bool in_range = true;
+  bool in_range[Count], all_in_range = true;
 #pragma unroll
   for (int k = 0; k < Count; ++k) {
     norms[k] = sqrt(squares[k]);
-    in_range = in_range && squares[k] > smallest_square_sum && squares[k] < largest_square_sum;
+    in_range[k] = squares[k] > smallest_square_sum && squares[k] < largest_square_sum;
+    all_in_range = all_in_range && in_range[k];
   }
-  if (in_range) return;
-  row_largest(width, fill, unit);
+  if (all_in_range) return;
   double largest[Count];
+  row_largest(width, fill, largest);
 #pragma unroll
-  for (int k = 0; k < Count; ++k) {
-    largest[k] = unit[k];
-    if (!(unit[k] > 0 && unit[k] - unit[k] == 0)) unit[k] = 1;
-  }
+  for (int k = 0; k < Count; ++k) unit[k] = largest[k] > 0 && largest[k] - largest[k] == 0 ? largest[k] : 1;
   row_squares(width, fill, unit, squares);
 #pragma unroll
-  for (int k = 0; k < Count; ++k)
-    norms[k] = largest[k] > 0 && largest[k] - largest[k] == 0 ? unit[k] * sqrt(squares[k]) : largest[k];
+  for (int k = 0; k < Count; ++k) {
+    if (in_range[k]) continue;  // the bits of a norm do not depend on what is measured beside it
+    norms[k] = unit[k] == largest[k] ? unit[k] * sqrt(squares[k]) : largest[k];
+  }
 }
 
 }  // namespace deqcore::cuda
