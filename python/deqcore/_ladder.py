@@ -70,7 +70,7 @@ def climb(
     assert total is not None
     total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=max_steps))
     if on_failure != "return" and bool((xp.asarray(to_host(total.status)) < 0).any()):
-        complain(total, function, on_failure, 4)
+        complain(total, function, on_failure, 5)
     return total
 
 
