@@ -66,7 +66,7 @@ def adjoint(
         g: the gradients, of the shape and dtype of z.
         args, row_args, pass_rows: as for :func:`fixed_point`; z itself is gathered like a row argument.
         f: the map itself, for :class:`Phantom`, which unrolls it; a native map needs none.
-        u0: starting points, of the shape and dtype of z; None starts from zero, whose residual is g.
+        u0: starting points, of the shape and dtype of z; None starts from zero, or a fixed-point method from g.
         warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
             integer per row; ``keep="state"`` returns a new one as ``Solution.warm``.
         method: :class:`GMRES` (the default), :class:`BiCGSTAB` or :class:`Direct`; :class:`Anderson` or :class:`Picard`
@@ -437,7 +437,8 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     rounding = np.finfo(state.dtype).eps / 4  # of the residual, most of which cancels
     unseen = xp.linalg.norm(residual, axis=1) / unit + rounding
     if not isinstance(setup.chosen, Direct):  # whose factors know J better than a product shows
-        error = xp.where((report.status == 0) & (u > 0), xp.maximum(error, inverse * rounding), error)
+        least = inverse * rounding
+        error = xp.where((report.status == 0) & (u > 0) & (error < least), least, error)
     return xp.where((report.status == 0) & (shares * inverse * unseen >= 1), np.inf, error)
 
 

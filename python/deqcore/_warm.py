@@ -93,16 +93,16 @@ def starting_points(warm: Warm | None, ids: np.ndarray | None, state: Any) -> An
     if warm is None:
         return None
     xp = state.door.xp
-    if ids is None:
-        start = state.door.inward(warm.value).reshape(state.block.shape)
-        known = True
-    else:
-        place, found = _places(warm, ids)
-        if not found.any():
-            return None
-        start = state.door.inward(warm.value).reshape(len(warm.value), -1)[xp.asarray(place)]
-        known = xp.asarray(found)[:, None]
-    return xp.where(known & xp.isfinite(start).all(axis=1, keepdims=True), start, start.dtype.type(0))
+    place, found = (None, None) if ids is None else _places(warm, ids)
+    if found is not None and not found.any():
+        return None
+    start = state.door.inward(warm.value).reshape(-1, state.width)
+    if place is not None:
+        start = start[xp.asarray(place)]
+    known = xp.isfinite(start).all(axis=1)
+    if found is not None:
+        known = known & xp.asarray(found)
+    return xp.where(known[:, None], start, start.dtype.type(0))
 
 
 def kept(value: Any, warm: Warm | None, ids: np.ndarray | None, state: Any) -> Warm:

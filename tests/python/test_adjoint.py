@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deqcore
-from deqcore import Anderson, Picard, Status
+from deqcore import GMRES, Anderson, BiCGSTAB, Direct, Picard, Status
 from support.problems import (
     ACTIVATIONS,
     SHAPES,
@@ -21,7 +21,17 @@ from support.problems import (
     weights,
 )
 
-METHODS = [Picard(), Picard(beta=0.6), Anderson(), Anderson(history=3), Anderson(history=12, beta=0.9)]
+METHODS = [
+    GMRES(),
+    GMRES(restart=9),
+    BiCGSTAB(),
+    Direct(),
+    Picard(),
+    Picard(beta=0.6),
+    Anderson(),
+    Anderson(history=3),
+    Anderson(history=12, beta=0.9),
+]
 TIGHT = {"rtol": 1e-12, "max_steps": 2000}
 DEFAULT_RTOL = {np.float32: 1e-5, np.float64: 1e-10}
 
@@ -117,25 +127,32 @@ class TestTheEquation:
         solution = deqcore.adjoint(lambda z, v: v * dtype(0.5), one, one)
         assert solution.tolerances == deqcore.Tolerances(DEFAULT_RTOL[dtype], 0.0, 200, "two", "scale")
 
-    def test_the_start_is_g_and_u0_if_given(self, rng):
+    @pytest.mark.parametrize("method", ["gmres", "bicgstab", "direct", "anderson", "picard"])
+    def test_the_start_is_zero_or_g_and_u0_if_given(self, method, rng):
+        """Linear methods start from 0, whose residual is g without a product; fixed-point methods start from g."""
         A, g, u0 = weights(rng, 6, 0.5), rng.standard_normal((3, 6)), rng.standard_normal((3, 6))
         seen = []
+        first = {
+            "gmres": g / np.linalg.norm(g, axis=1, keepdims=True),
+            "direct": np.broadcast_to(np.eye(6)[0], (3, 6)),
+        }.get(method, g)
 
         def vjp(z, v):
             seen.append(v.copy())
             return v @ A
 
-        deqcore.adjoint(vjp, np.zeros((3, 6)), g)
-        np.testing.assert_array_equal(seen[0], g)
+        deqcore.adjoint(vjp, np.zeros((3, 6)), g, method=method)
+        np.testing.assert_allclose(seen[0], first, rtol=1e-15)
         seen.clear()
-        solution = deqcore.adjoint(vjp, np.zeros((3, 6)), g, u0=u0)
+        solution = deqcore.adjoint(vjp, np.zeros((3, 6)), g, u0=u0, method=method)
         np.testing.assert_array_equal(seen[0], u0)
         np.testing.assert_allclose(solution.value, np.linalg.solve((np.eye(6) - A).T, g.T).T, rtol=1e-8)
         # from the solution it ends at once, native too
         exact = np.linalg.solve((np.eye(6) - A).T, g.T).T
-        assert deqcore.adjoint(vjp, np.zeros((3, 6)), g, u0=exact).nfe == 1
+        assert deqcore.adjoint(vjp, np.zeros((3, 6)), g, u0=exact, method=method).nfe == 1
         layer = deqcore.maps.Dense(A, "identity")
-        assert deqcore.adjoint(layer, np.zeros((3, 6)), g, u0=exact, row_args=(np.zeros(6),)).nfe == 1
+        again = deqcore.adjoint(layer, np.zeros((3, 6)), g, u0=exact, row_args=(np.zeros(6),), method=method)
+        assert again.nfe == 1
 
     def test_a_row_without_gradient_is_zero_at_once(self, dtype, rng):
         A = weights(rng, 6, 0.9).astype(dtype)
@@ -229,19 +246,25 @@ class TestRowData:
         with pytest.raises(TypeError, match="vjp returned None"):
             deqcore.adjoint(lambda z, v: None, np.zeros((5, 6)), g)
 
-    def test_trace_callback_looks_and_max_steps_are_as_forward(self, rng):
-        A, g = weights(rng, 6, 0.9), rng.standard_normal((5, 6))
+    @pytest.mark.parametrize("method", ["gmres", "bicgstab", "anderson", "picard"])
+    def test_trace_callback_looks_and_max_steps_are_as_forward(self, method, rng):
+        A, g = weights(rng, 16, 0.9), rng.standard_normal((5, 16))
         seen = Recorder(lambda v: v @ A)
         looks = []
         solution = deqcore.adjoint(
-            lambda z, v: seen(v), np.zeros((5, 6)), g, trace=True, callback=looks.append, look_every=2, max_steps=7,
-            on_failure="return",
+            lambda z, v: seen(v), np.zeros((5, 16)), g, trace=True, callback=looks.append, look_every=2, max_steps=7,
+            method=method, on_failure="return",
         )  # fmt: skip
+        assert (solution.status == Status.out_of_steps).all()
         assert [p.steps for p in looks] == [2, 4, 6, 7]
         assert solution.nfe == len(seen.counts) == 7
         assert solution.trace.shape == (7, 5)
-        first = np.linalg.norm(g @ A, axis=1)  # u0 = g: the residual is J' g
-        np.testing.assert_allclose(solution.trace[0], first, rtol=1e-12)
+        image = g - g @ A
+        # u0 = g: J' g. GMRES: the smallest residual along g. BiCGSTAB: the residual with the first alpha.
+        along = {"gmres": image, "bicgstab": g}.get(method)
+        step = 0 if along is None else ((g * along).sum(1) / (image * along).sum(1))[:, None]
+        first = g @ A if along is None else g - step * image
+        np.testing.assert_allclose(solution.trace[0], np.linalg.norm(first, axis=1), rtol=1e-12)
 
 
 class TestFailure:

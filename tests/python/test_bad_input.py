@@ -21,7 +21,23 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import Anderson, ConvergenceError, Picard, Status, adjoint, fixed_point
+from deqcore import (
+    GMRES,
+    Anderson,
+    BiCGSTAB,
+    ConvergenceError,
+    Direct,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    Picard,
+    Status,
+    Warm,
+    adjoint,
+    fixed_point,
+    linear_solve,
+    tangent,
+)
 from deqcore.maps import Dense
 
 
@@ -84,8 +100,20 @@ def back(z: Any = z, g: Any = x, vjp: Any = lambda z, v, *args: v * v.dtype.type
     return adjoint(vjp, z, g, **options)
 
 
+def along(z: Any = z, dz: Any = x, jvp: Any = lambda z, v, *args: v * v.dtype.type(0.5), **options: Any) -> Any:
+    return tangent(jvp, z, dz, **options)
+
+
+def linear(b: Any = x, matvec: Any = half, **options: Any) -> Any:
+    return linear_solve(matvec, b, **options)
+
+
+SOLVES: dict[str, Callable[..., Any]] = {"": solve, ", backward": back, ", tangent": along, ", linear": linear}
+CALLED = {"": "fixed_point", ", backward": "adjoint", ", tangent": "tangent", ", linear": "linear_solve"}
+
+
 def states() -> list[Case]:
-    """Wrong starting points, each also as z, g and u0 of the adjoint."""
+    """Wrong starting points, each also as the points and right sides of the linear solves."""
     wrong: list[tuple[str, Any, type[Exception], str]] = [
         ("of int64", z.astype(np.int64), TypeError, r"array of shape \(3, 4\) and dtype int64 .*float32 or float64"),
         ("of bool", z.astype(bool), TypeError, r"dtype bool .*float32 or float64"),
@@ -116,7 +144,9 @@ def states() -> list[Case]:
     for words, value, error, message in wrong:
         cases.append(Case(f"z0 {words}", lambda v=value: solve(v), error, rf"^z0: .*{message}"))
         cases.append(Case(f"z {words}", lambda v=value: back(z=v), error, rf"^z: .*{message}"))
-    for what in ("g", "u0"):
+        cases.append(Case(f"z of tangent {words}", lambda v=value: along(z=v), error, rf"^z: .*{message}"))
+        cases.append(Case(f"b {words}", lambda v=value: linear(b=v), error, rf"^b: .*{message}"))
+    for what, function in (("g", back), ("u0", back), ("dz", along), ("t0", along), ("x0", linear)):
         for words, value, error, message in (
             ("of the other dtype", z32, TypeError, r"dtype float32 given; expected dtype float64"),
             ("of another shape", x[:, :3], ValueError, r"shape \(3, 3\) .*expected shape \(3, 4\)"),
@@ -126,7 +156,12 @@ def states() -> list[Case]:
             ("with NaN", one_nan, ValueError, r"nan at index \(2, 1\)"),
         ):
             cases.append(
-                Case(f"{what} {words}", lambda k=what, v=value: back(**{k: v}), error, rf"^{what}: .*{message}")
+                Case(
+                    f"{what} {words}",
+                    lambda k=what, v=value, function=function: function(**{k: v}),
+                    error,
+                    rf"^{what}: .*{message}",
+                )
             )
     return cases
 
@@ -166,9 +201,15 @@ def answers() -> list[Case]:
         cases.append(
             Case(f"f returning {words}, later", lambda f=at_the_third_call: solve(f=f), error, rf"^f .*{message}")
         )
-        cases.append(
-            Case(f"vjp returning {words}", lambda f=f: back(vjp=lambda z, v: f(v)), error, rf"^vjp .*{message}")
-        )
+        for what, call in (
+            ("vjp", lambda f=f: back(vjp=lambda z, v: f(v))),
+            ("jvp", lambda f=f: along(jvp=lambda z, v: f(v))),
+            ("matvec", lambda f=f: linear(matvec=f)),
+            ("preconditioner", lambda f=f: linear(preconditioner=f)),
+            ("f", lambda f=f: back(f=f, method=Phantom(2))),
+        ):
+            phantom = " for Phantom" if what == "f" else ""
+            cases.append(Case(f"{what}{phantom} returning {words}", call, error, rf"^{what} .*{message}"))
     cases.append(
         Case(
             "f returning float64 for float32",
@@ -181,7 +222,7 @@ def answers() -> list[Case]:
 
 
 def options() -> list[Case]:
-    """Wrong options, forward and backward."""
+    """Wrong options of every solve."""
     both: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         ("rtol negative", {"rtol": -1e-3}, ValueError, r"rtol: -0\.001 given; expected a finite number of at least"),
         ("rtol 0", {"rtol": 0}, ValueError, r"rtol: 0 given; expected a finite number of at least"),
@@ -218,10 +259,10 @@ def options() -> list[Case]:
         ("on_failure None", {"on_failure": None}, ValueError, r"on_failure: None given; expected 'raise', 'warn' or"),
         ("on_failure an array", {"on_failure": z}, ValueError, r"on_failure: .* given; expected 'raise', 'warn' or"),
         ("callback a number", {"callback": 5}, TypeError, r"callback: 5 given; expected a callable"),
-        ("method unknown", {"method": "broyden"}, ValueError, r"method: 'broyden' given; .*'picard', 'anderson'"),
-        ("method a class", {"method": Picard}, TypeError, r"method: <class .*Picard'> given; .*deqcore\.Anderson\(\)"),
+        ("method unknown", {"method": "xyz"}, ValueError, r"method: 'xyz' given; expected one of '\w+', '\w+'.*, or a"),
+        ("method a class", {"method": GMRES}, TypeError, r"method: <class .*given; .*deqcore\.(Anderson|GMRES)\(\)"),
         ("method a number", {"method": 6}, TypeError, r"method: 6 given; expected a method such as"),
-        ("method a list", {"method": [Picard()]}, TypeError, r"method: \[Picard.* given; expected a method such as"),
+        ("method a list", {"method": [6]}, TypeError, r"method: \[?6\]? given; expected a method such as"),
         ("args a list", {"args": [1]}, TypeError, r"args: list given; expected a tuple"),
         ("args an array", {"args": x}, TypeError, r"args: array of shape .* given; expected a tuple"),
         ("row_args an array", {"row_args": x}, TypeError, r"row_args: array of shape .* given; expected a tuple"),
@@ -236,8 +277,8 @@ def options() -> list[Case]:
     ]  # fmt: skip
     cases = []
     for words, given, error, message in both:
-        cases.append(Case(words, lambda o=given: solve(**o), error, rf"^{message}"))
-        cases.append(Case(f"{words}, backward", lambda o=given: back(**o), error, rf"^{message}"))
+        for name, function in SOLVES.items():
+            cases.append(Case(words + name, lambda o=given, run=function: run(**o), error, rf"^{message}"))
     tight = {"rtol": 4e-7}
     cases += [
         Case("rtol below 4 eps of float32", lambda: solve(z32, **tight), ValueError, r"^rtol: 4e-07 .*4\.7\d*e-07"),
@@ -268,8 +309,9 @@ def options() -> list[Case]:
         ("nonsense", {"qqq": 1}, r"its options are args, row_args, .*on_failure"),
     ):
         expected = rf"\(\) has no option '{next(iter(given))}'; (did you mean )?{hint}"
-        cases.append(Case(f"option {words}", lambda o=given: solve(**o), TypeError, rf"^fixed_point{expected}"))
-        cases.append(Case(f"option {words}, backward", lambda o=given: back(**o), TypeError, rf"^adjoint{expected}"))
+        for name, function in SOLVES.items():
+            called = CALLED[name] + expected
+            cases.append(Case(f"option {words}{name}", lambda o=given, run=function: run(**o), TypeError, f"^{called}"))
     for words, given, hint in (
         ("m", {"m": 5}, r"'history'|Anderson\(history"),
         ("history", {"history": 5}, r"Anderson\(history"),
@@ -389,6 +431,8 @@ def native_maps() -> list[Case]:
                  lambda s=state, c=injection: native(s, row_args=(c,), callback=print), error, rf"^{start}"),
             Case(f"adjoint: {words}",
                  lambda s=state, c=injection: back(s, s, layer, row_args=(c,)), error, rf"^{message}"),
+            Case(f"tangent: {words}",
+                 lambda s=state, c=injection: along(s, s, layer, row_args=(c,)), error, rf"^{message}"),
             Case(f"value: {words}", lambda s=state, c=injection: layer(s, c), error, rf"^{message}"),
             Case(f"jvp: {words}", lambda s=state, c=injection: layer.jvp(s, s, c), error, rf"^{message}"),
             Case(f"vjp: {words}", lambda s=state, c=injection: layer.vjp(s, s, c), error, rf"^{message}"),
@@ -420,7 +464,128 @@ def native_maps() -> list[Case]:
     return cases
 
 
-CASES = states() + answers() + options() + methods() + native_maps()
+def linearised() -> list[Case]:
+    """What only the linear solves take, and the methods that only some functions take."""
+    handle, by_ids = Warm(np.ones((3, 4))), Warm(np.ones((3, 4)), np.arange(3))
+    ids = np.arange(3)
+    cases = [
+        Case("jvp None", lambda: along(jvp=None), TypeError, r"^map_or_jvp: None given; expected jvp\(z, v, \.\.\.\)"),
+        Case("jvp an array", lambda: along(jvp=W), TypeError, r"^map_or_jvp: .* given; expected jvp"),
+        Case("matvec None", lambda: linear(matvec=None), TypeError, r"^matvec: None given; expected a callable"),
+        Case("matvec an array", lambda: linear(matvec=W), TypeError, r"^matvec: .* given; expected a callable"),
+        Case("preconditioner 1", lambda: linear(preconditioner=1), TypeError, r"^preconditioner: 1 given; expected a"),
+        Case("preconditioner for Direct", lambda: linear(preconditioner=half, method=Direct()), ValueError,
+             r"^preconditioner: Direct takes none"),
+        Case("f for GMRES", lambda: back(f=half), ValueError, r"^f: given with method GMRES.*only Phantom\(\) unrolls"),
+        Case("f for Neumann", lambda: back(f=half, method=Neumann(3)), ValueError, r"^f: given with method Neumann\("),
+        Case("f of Phantom a number", lambda: back(f=3, method=Phantom(3)), TypeError, r"^f: 3 given; expected the"),
+        Case("Phantom without f", lambda: back(method=Phantom(3)), ValueError, r"^f: None given; Phantom\(\) unrolls"),
+        Case("estimate_error 1", lambda: back(estimate_error=1), TypeError, r"^estimate_error: 1 given; expected True"),
+        Case("estimate_error None", lambda: along(estimate_error=None), TypeError, r"^estimate_error: None given"),
+        Case("u0 and warm", lambda: back(u0=x, warm=handle), ValueError, r"^u0, warm: both given; expected one"),
+        Case("t0 and warm", lambda: along(t0=x, warm=handle), ValueError, r"^t0, warm: both given; expected one"),
+        Case("tangent with f", lambda: along(f=half), TypeError, r"^tangent\(\) has no option 'f'"),
+        Case("linear_solve with u0", lambda: linear(u0=x), TypeError, r"^linear_solve\(\) has no option 'u0'.*'x0'"),
+        Case("linear_solve with M", lambda: linear(M=half), TypeError, r"^linear_solve\(\) .*'M'; .*'preconditioner'"),
+        Case("linear_solve with precond", lambda: linear(precond=half), TypeError, r".*did you mean 'preconditioner'"),
+        Case("linear_solve with warm", lambda: linear(warm=handle), TypeError, r"^linear_solve\(\) has no .*'warm'"),
+        Case("restart of GMRES", lambda: back(restart=5), TypeError, r"^adjoint\(\) .*deqcore\.GMRES\(restart="),
+        Case("max_width of Direct", lambda: linear(max_width=5), TypeError, r".*method=deqcore\.Direct\(max_width="),
+        Case("Direct too narrow", lambda: back(method=Direct(max_width=3)), ValueError, r"^width: 4 given; .* 3 "),
+        Case("Direct, few steps", lambda: along(method=Direct(), max_steps=4), ValueError, r"^max_steps: 4 given; D"),
+    ]  # fmt: skip
+    for words, value, error, message in (
+        ("0", 0, ValueError, r"0\.0 given; expected a number > 0"),
+        ("negative", -0.1, ValueError, r"-0\.1 given; expected a number > 0"),
+        ("NaN", math.nan, ValueError, r"nan given; expected a number > 0"),
+        ("a string", "0.1", TypeError, r"'0\.1' given; expected a real number"),
+        ("True", True, TypeError, r"True given; expected a real number"),
+        ("an array", np.ones(3), TypeError, r"array.* given; expected a real number"),
+    ):
+        for name, function in ((", backward", back), (", tangent", along)):
+            cases.append(
+                Case(f"max_error {words}{name}", lambda v=value, run=function: run(max_error=v), error,
+                     rf"^max_error: {message}")
+            )  # fmt: skip
+    for words, given, error, message in (
+        ("warm a dict", {"warm": {}}, TypeError, r"warm: dict given; expected the \.warm of a solution"),
+        ("warm an array", {"warm": x}, TypeError, r"warm: array of shape .* given; expected the \.warm"),
+        ("warm of a list", {"warm": Warm([1.0])}, TypeError, r"warm: a handle on list given; expected a NumPy array"),
+        ("warm on a device", {"warm": Warm(OnDevice())}, TypeError, r"warm: a handle on torch\.OnDevice .* given"),
+        ("warm of float32", {"warm": Warm(z32)}, ValueError, r"warm: .*float32 given; .*dtype float64"),
+        ("warm of another width", {"warm": Warm(x[:, :3])}, ValueError, r"warm: .*\(3, 3\).*expected shape \(3, 4\)"),
+        ("warm of other rows", {"warm": Warm(x[:2])}, ValueError, r"warm: .*\(2, 4\).*expected shape \(3, 4\), or ids"),
+        ("warm of one axis", {"warm": Warm(x[0])}, ValueError, r"warm: .*\(4,\).*expected shape \(3, 4\)"),
+        ("warm with ids, ids", {"warm": Warm(x[:, :3], ids), "ids": ids}, ValueError, r"warm: .*rows of shape \(4,\)"),
+        ("warm with ids alone", {"warm": by_ids}, ValueError, r"warm: the handle has ids and this solve has none"),
+        ("ids alone", {"warm": handle, "ids": ids}, ValueError, r"warm: this solve has ids and the handle has none"),
+        ("warm with few ids", {"warm": Warm(x, ids[:2]), "ids": ids}, ValueError, r"warm\.ids: .*shape \(3,\)"),
+        ("warm with ids twice", {"warm": Warm(x, ids * 0), "ids": ids}, ValueError, r"warm\.ids: 2 repeated; expected"),
+        ("warm with float ids", {"warm": Warm(x, ids / 2), "ids": ids}, TypeError, r"warm\.ids: .*an array of int"),
+        ("ids of floats", {"ids": ids / 2}, TypeError, r"ids: .*float64 given; expected an array of integers"),
+        ("ids of bool", {"ids": ids > 0}, TypeError, r"ids: .*bool given; expected an array of integers"),
+        ("ids of strings", {"ids": ["a", "b", "c"]}, TypeError, r"ids: list given; expected an array of integers"),
+        ("ids a number", {"ids": 5}, ValueError, r"ids: .*\(\).* given; expected shape \(3,\), one per row"),
+        ("ids of another length", {"ids": ids[:2]}, ValueError, r"ids: .*\(2,\).* given; expected shape \(3,\)"),
+        ("ids of two axes", {"ids": ids[:, None]}, ValueError, r"ids: .*\(3, 1\).* given; expected shape \(3,\)"),
+        ("ids repeated", {"ids": [7, 1, 7]}, ValueError, r"ids: 1 repeated; expected a different one for each row"),
+        ("keep True", {"keep": True}, ValueError, r"keep: True given; expected None or 'state'"),
+        ("keep 'history'", {"keep": "history"}, ValueError, r"keep: 'history' given; expected None or 'state'"),
+        ("keep an array", {"keep": x}, ValueError, r"keep: array.* given; expected None or 'state'"),
+        ("wamr", {"wamr": handle}, TypeError, r"(adjoint|tangent)\(\) has no option 'wamr'; did you mean 'warm'"),
+        ("max_eror", {"max_eror": 1}, TypeError, r"(adjoint|tangent)\(\) has no option .*did you mean 'max_error'"),
+        ("estimate", {"estimate": True}, TypeError, r"(adjoint|tangent)\(\) has no .*did you mean 'estimate_error'"),
+    ):  # fmt: skip
+        for name, function in ((", backward", back), (", tangent", along)):
+            cases.append(Case(f"{words}{name}", lambda o=given, run=function: run(**o), error, rf"^{message}"))
+    for method, wrong in (
+        (GMRES(), {"": solve}),
+        (BiCGSTAB(), {"": solve}),
+        (Direct(), {"": solve}),
+        (Picard(), {", linear": linear}),
+        (Anderson(), {", linear": linear}),
+        (JacobianFree(), {"": solve, ", tangent": along, ", linear": linear}),
+        (Neumann(3), {"": solve, ", tangent": along, ", linear": linear}),
+        (Phantom(3), {"": solve, ", tangent": along, ", linear": linear}),
+    ):
+        kind = type(method).__name__
+        for name, function in wrong.items():
+            cases += [
+                Case(f"method {kind}{name}", lambda m=method, run=function: run(method=m), ValueError,
+                     rf"^method: {kind}\(.*\) given; {CALLED[name]}\(\) takes one of '"),
+                Case(f"method {method.name!r}{name}", lambda m=method, run=function: run(method=m.name), ValueError,
+                     rf"^method: '{method.name}' given; expected one of '"),
+            ]  # fmt: skip
+    for kind, options in (
+        (GMRES, [("restart", 0, "1 to 500"), ("restart", 501, "1 to 500"), ("restart", 2.5, "an integer"),
+                 ("restart", True, "an integer"), ("restart", None, "an integer")]),
+        (Direct, [("max_width", 0, "1 to 4096"), ("max_width", 4097, "1 to 4096"), ("max_width", "9", "an integer")]),
+        *((kind, [("k", 0, "1 to 10000"), ("k", 10001, "1 to 10000"), ("k", 1.5, "an integer"), ("k", False, "an int"),
+                  ("tau", 0, r"a number in \(0, 2\)"), ("tau", 2, r"a number in \(0, 2\)"),
+                  ("tau", math.nan, r"a number in \(0, 2\)"), ("tau", "1", "a real number")])
+          for kind in (Neumann, Phantom)),
+    ):  # fmt: skip
+        for option, value, expected in options:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            whole = option == "tau" or isinstance(value, int)
+            error = ValueError if number and whole else TypeError
+            cases.append(
+                Case(f"{kind.__name__}({option}={value!r})", lambda k=kind, o=option, v=value: k(**{o: v}), error,
+                     rf"^{option}: .* given; expected {expected}")
+            )  # fmt: skip
+    for words, call, hint in (
+        ("GMRES(restrat)", lambda: GMRES(restrat=3), r"GMRES\(\) has no option 'restrat'; did you mean 'restart'"),
+        ("BiCGSTAB(restart)", lambda: BiCGSTAB(restart=3), r"BiCGSTAB\(\) has no option 'restart'"),
+        ("Direct(width)", lambda: Direct(width=3), r"Direct\(\) has no option 'width'; did you mean 'max_width'"),
+        ("JacobianFree(k)", lambda: JacobianFree(k=3), r"JacobianFree\(\) has no option 'k'"),
+        ("Neumann(terms)", lambda: Neumann(terms=3), r"Neumann\(\) has no option 'terms'; its options are k, tau"),
+        ("Phantom(taus)", lambda: Phantom(taus=1), r"Phantom\(\) has no option 'taus'; did you mean 'tau'"),
+    ):
+        cases.append(Case(f"option of {words}", call, TypeError, f"^{hint}"))
+    return cases
+
+
+CASES = states() + answers() + options() + methods() + native_maps() + linearised()
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
@@ -436,6 +601,7 @@ def test_no_two_cases_have_one_name():
 
 class TestExceptions:
     def test_raised_in_a_map_come_out_unchanged_and_the_next_solve_works(self):
+        A = np.array([[0.5, 0.2, 0, 0.1], [0.3, 0.1, 0.4, 0], [0, 0.6, 0.2, 0.1], [0.1, 0, 0.3, 0.4]])
         for error in (RuntimeError("mine"), StopIteration(3), KeyboardInterrupt(), SystemExit(3), GeneratorExit()):
             for fails_at in (1, 4):
                 calls = [0]
@@ -446,7 +612,24 @@ class TestExceptions:
                         raise error
                     return np.cos(z)
 
-                for call in (lambda f=f: solve(f=f), lambda f=f: back(vjp=lambda z, v: 0.9 * f(v))):
+                def product(*points, f=f):
+                    f(points[-1])
+                    return points[-1] @ A
+
+                calls_of = [
+                    lambda f=f: solve(f=f),
+                    lambda f=f: back(vjp=lambda z, v: v @ A, f=f, method=Phantom(6)),
+                    lambda p=product: linear(matvec=p),
+                    lambda p=product: linear(matvec=lambda v: v @ A, preconditioner=p),
+                ]
+                for method in ("gmres", "bicgstab", "direct", "anderson", "picard", Neumann(6), Phantom(6)):
+                    unrolls = {"f": np.cos} if isinstance(method, Phantom) else {}
+                    calls_of.append(lambda p=product, m=method, o=unrolls: back(vjp=p, method=m, **o))
+                calls_of += [
+                    lambda p=product, m=method: along(jvp=p, method=m)
+                    for method in ("gmres", "bicgstab", "direct", "anderson", "picard")
+                ]
+                for call in calls_of:
                     calls[0] = 0
                     with pytest.raises(type(error)) as caught:
                         call()
@@ -480,6 +663,13 @@ class TestAllowed:
         for start in (read_only, np.zeros((6, 8))[::2, ::2], np.zeros((3, 4), order="F"), np.zeros((3, 4))[::-1]):
             assert solve(start, np.cos).success
             assert native(start).success
+            right = np.array(start) + 1
+            right.flags.writeable = False
+            assert back(start, np.asfortranarray(right), u0=start).success
+            assert along(start, right, layer, row_args=(x,), t0=start).success
+            assert linear(right, x0=start).success
+            assert back(start, right, warm=Warm(start)).success
+            assert (back(start, right, f=np.cos, method=Phantom(3)).status == Status.approximate).all()
 
     def test_one_row_of_nan_in_an_answer_is_a_status(self):
         solution = solve(f=lambda z: np.where(np.arange(3)[:, None] == 1, np.nan, np.cos(z)), on_failure="return")
@@ -491,6 +681,11 @@ class TestAllowed:
             threads=np.int64(1), method=Anderson(history=np.int64(3), beta=np.float32(1)),
         )  # fmt: skip
         assert solution.success
+        assert back(
+            max_error=np.float32(0.1), ids=np.array([1, 2, 3], np.uint8), method=GMRES(restart=np.int8(3))
+        ).success
+        assert along(estimate_error=np.True_, ids=[5, 6, 7], method=Direct(max_width=np.int64(4))).success
+        assert (back(method=Neumann(np.int64(3), np.float32(0.5))).status == Status.approximate).all()
 
 
 @contextmanager

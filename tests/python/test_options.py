@@ -13,7 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deqcore
-from deqcore import Anderson, Picard, Status, _core, _options
+from deqcore import (
+    GMRES,
+    Anderson,
+    BiCGSTAB,
+    Direct,
+    JacobianFree,
+    Neumann,
+    Phantom,
+    Picard,
+    Status,
+    _core,
+    _options,
+)
+from support.problems import weights
+
+SOLVES = [deqcore.fixed_point, deqcore.adjoint, deqcore.tangent, deqcore.linear_solve]
 
 
 def defaults(function):
@@ -26,15 +41,26 @@ def defaults(function):
 
 class TestDefaults:
     @pytest.mark.parametrize(
-        ("method", "core"), [(Picard, _core.Picard), (Anderson, _core.Anderson)], ids=["picard", "anderson"]
+        ("method", "core"),
+        [
+            (Picard, _core.Picard),
+            (Anderson, _core.Anderson),
+            (GMRES, _core.GMRES),
+            (BiCGSTAB, _core.BiCGSTAB),
+            (Direct, _core.Direct),
+            (Neumann, _core.Neumann),
+            (Phantom, _core.Neumann),
+        ],
+        ids=lambda kind: kind.__name__,
     )
     def test_of_a_method_are_those_of_the_core(self, method, core):
         in_core = {name: getattr(core(), name) for name in dir(core()) if not name.startswith("_")}
-        assert defaults(method) == in_core
+        taken = inspect.signature(method).parameters.values()
+        assert {p.name: p.default for p in taken if p.kind is not p.VAR_KEYWORD} == in_core
         made = method()
         assert {field.name: getattr(made, field.name) for field in dataclasses.fields(made)} == in_core
 
-    @pytest.mark.parametrize("function", [deqcore.fixed_point, deqcore.adjoint])
+    @pytest.mark.parametrize("function", SOLVES)
     def test_of_a_solve_are_those_of_the_core(self, function):
         stop, given_by_default = _core.Stop(), defaults(function)
         assert given_by_default["rtol"] is None
@@ -50,9 +76,29 @@ class TestDefaults:
     def test_tolerances_are_those_documented(self, dtype):
         z = np.zeros((1, 2), dtype)
         forward = deqcore.fixed_point(np.cos, z).tolerances.rtol
-        backward = deqcore.adjoint(lambda z, v: v * dtype(0.5), z, z + 1).tolerances.rtol
         assert forward == math.sqrt(np.finfo(dtype).eps)
-        assert backward == {np.float32: 1e-5, np.float64: 1e-10}[dtype]
+        for linear in (
+            deqcore.adjoint(lambda z, v: v * dtype(0.5), z, z + 1),
+            deqcore.tangent(lambda z, v: v * dtype(0.5), z, z + 1),
+            deqcore.linear_solve(lambda v: v * dtype(0.5), z + 1),
+        ):
+            assert linear.tolerances.rtol == {np.float32: 1e-5, np.float64: 1e-10}[dtype]
+
+    def test_the_default_method_of_linear_systems_is_gmres(self, rng):
+        z, g = rng.standard_normal((2, 6, 7))
+        A = weights(rng, 7)
+
+        def product(z, v):
+            return v @ A
+
+        for solve in (
+            lambda method: deqcore.adjoint(product, z, g, method=method),
+            lambda method: deqcore.tangent(product, z, g, method=method),
+            lambda method: deqcore.linear_solve(lambda v: v - v @ A, g, method=method),
+        ):
+            by_default = solve(None)
+            assert by_default.method.tolist() == ["gmres"] * 6
+            assert by_default.value.tobytes() == solve(GMRES()).value.tobytes() == solve("gmres").value.tobytes()
 
     def test_the_default_method_is_anderson_with_its_defaults(self, rng):
         x = rng.standard_normal((6, 7))
@@ -67,12 +113,18 @@ class TestDefaults:
         )
         assert by_default.method[0] == "anderson"
 
-    def test_both_solves_share_names_and_defaults(self):
+    def test_all_solves_share_names_and_defaults(self):
         forward, backward = defaults(deqcore.fixed_point), defaults(deqcore.adjoint)
+        tangent, linear = defaults(deqcore.tangent), defaults(deqcore.linear_solve)
+        linearised = {"warm", "ids", "keep", "estimate_error", "max_error"}
         shared = set(forward) & set(backward)
         assert set(forward) - shared == {"scale"}
-        assert set(backward) - shared == {"u0"}
-        assert {name: forward[name] for name in shared} == {name: backward[name] for name in shared}
+        assert set(backward) - shared == {"u0", "f"} | linearised
+        assert set(tangent) - shared == {"t0"} | linearised
+        assert set(linear) - shared == {"x0", "preconditioner"}
+        for other in (backward, tangent, linear):
+            assert {name: forward[name] for name in shared} == {name: other[name] for name in shared}
+        assert {name: tangent[name] for name in linearised} == {name: backward[name] for name in linearised}
 
 
 class TestStatusNames:
@@ -133,12 +185,20 @@ class TestMethods:
     def test_say_what_they_are(self):
         assert repr(Picard(beta=0.5)) == "Picard(beta=0.5)"
         assert repr(Anderson(history=3)).startswith("Anderson(history=3, beta=1.0, ridge=")
+        assert [repr(method) for method in (GMRES(restart=3), BiCGSTAB(), Direct(), JacobianFree(), Phantom(3))] == [
+            "GMRES(restart=3)",
+            "BiCGSTAB()",
+            "Direct(max_width=512)",
+            "JacobianFree()",
+            "Phantom(k=3, tau=1.0)",
+        ]
 
     def test_take_keywords_only(self):
-        with pytest.raises(TypeError):
-            Anderson(6)
-        with pytest.raises(TypeError):
-            Picard(0.5)
+        for method in (Anderson, Picard, GMRES, BiCGSTAB, Direct, JacobianFree):
+            with pytest.raises(TypeError):
+                method(1)
+        assert Neumann(3, 0.5) == Neumann(k=3, tau=0.5)  # k and tau as in the papers
+        assert Phantom(3, 0.5) == Phantom(k=3, tau=0.5) != Neumann(3, 0.5)
 
     @given(
         history=st.integers(1, 32),
@@ -151,6 +211,18 @@ class TestMethods:
         native = method._native()
         assert (native.history, native.beta, native.ridge, native.growth) == (history, beta, ridge, growth)
         deqcore.fixed_point(np.cos, np.zeros((1, 3)), method=method, max_steps=4, on_failure="return")
+
+    @given(restart=st.integers(1, 500), max_width=st.integers(1, 4096), k=st.integers(1, 50), tau=st.floats(0.01, 1.99))
+    def test_any_options_of_the_linear_and_approximate_ones(self, restart, max_width, k, tau):
+        z, g = np.zeros((1, 3)), np.ones((1, 3))
+        assert GMRES(restart=restart)._native().restart == restart
+        assert Direct(max_width=max_width)._native().max_width == max_width
+        for kind in (Neumann, Phantom):
+            native = kind(k, tau)._native()
+            assert (native.k, native.tau) == (k, tau)
+            f = (lambda z: 0.5 * z) if kind is Phantom else None
+            assert deqcore.adjoint(lambda z, v: 0.5 * v, z, g, f=f, method=kind(k, tau)).nfe == k - 1
+        assert deqcore.adjoint(lambda z, v: 0.5 * v, z, g, method=GMRES(restart=restart)).success
 
 
 def test_numpy_booleans_are_booleans(rng):

@@ -11,29 +11,9 @@ from hypothesis import strategies as st
 import deqcore
 from deqcore import Anderson, Picard
 from support.problems import ACTIVATIONS, independent_rows, weights
+from support.same_bits import LOOSE, same_bits, speeds
 
 METHODS = [Picard(), Picard(beta=0.7), Anderson(), Anderson(history=3, beta=0.9), Anderson(history=12, growth=1.1)]
-LOOSE = {"max_steps": 60, "on_failure": "return"}  # rows that do not converge must agree too
-
-PER_ROW = ("value", "residual", "scale", "status", "steps", "rejected", "singular")
-
-
-def same_bits(a, b, rows_of_a=slice(None)):
-    for field in PER_ROW:
-        left, right = getattr(a, field)[rows_of_a], getattr(b, field)
-        assert left.shape == right.shape
-        assert left.tobytes() == right.tobytes(), field
-    if a.trace is not None and b.trace is not None:
-        left = a.trace[:, rows_of_a]
-        steps = min(len(left), len(b.trace))
-        assert left[:steps].tobytes() == b.trace[:steps].tobytes(), "trace"
-        assert np.isnan(left[steps:]).all()
-        assert np.isnan(b.trace[steps:]).all()
-
-
-def speeds(rng, rows, width, dtype):
-    """Injections under which rows end after very different numbers of steps."""
-    return (rng.standard_normal((rows, width)) * rng.choice([0, 0.1, 1, 30], (rows, 1))).astype(dtype)
 
 
 def problem(rng, dtype, rows=23, width=19, norm=0.95):

@@ -98,6 +98,25 @@ def independent_rows(W: Array) -> Callable[[Array, Array], Array]:
     return f
 
 
+def independent_products(W: Array) -> tuple[Callable[..., Array], Callable[..., Array]]:
+    """J' v and J v of that map, with the same property."""
+
+    def slope(z: Array, c: Array) -> Array:
+        y = c.copy()
+        for k in range(z.shape[1]):
+            y = y + z[:, k : k + 1] * W[:, k]
+        root = np.sqrt(1 + y * y)
+        return 1 / (root * root * root)
+
+    def times(v: Array, matrix: Array) -> Array:  # row k of the matrix belongs to element k of v
+        product = np.zeros_like(v)
+        for k in range(v.shape[1]):
+            product = product + v[:, k : k + 1] * matrix[k]
+        return product
+
+    return lambda z, v, c: times(slope(z, c) * v, W), lambda z, v, c: slope(z, c) * times(v, W.T)
+
+
 def power_of_two(count: int) -> bool:
     return count & (count - 1) == 0
 

@@ -39,7 +39,7 @@ struct LinearStates {
   double* length = nullptr;    // |r|_2 at the last measurement
   double* before = nullptr;    // and at the one before
   double* size = nullptr;      // |x|_2 at the last measurement
-  double* growth = nullptr;    // the largest |A v| / |v| seen; 1 for I - M
+  double* growth = nullptr;    // the largest |A v| / |v| seen, at least 1 for I - M
   double* best = nullptr;      // the smallest measured residual / goal
   Phase* phase = nullptr;
   Answered* answered = nullptr;

@@ -81,8 +81,9 @@ constexpr Status judge_linear(const LinearEvaluation& e, std::int32_t max_steps)
   if (!finite(e.residual) || !finite(e.length) || !finite(e.goal)) return Status::not_finite;
   if (e.residual + e.noise <= e.goal) return Status::converged;
   if (e.residual <= e.goal && e.noise >= e.goal) return Status::stalled;
+  if (e.steps >= max_steps) return Status::out_of_steps;
   if (e.length > 0.999 * e.before) return e.length <= 400 * e.noise ? Status::stalled : Status::breakdown;
-  return e.steps >= max_steps ? Status::out_of_steps : Status::running;
+  return Status::running;
 }
 
 // Column j of a Hessenberg matrix, h[0..j + 1], becomes column j of its triangular factor R by the plane rotations so

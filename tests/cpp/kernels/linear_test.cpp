@@ -186,6 +186,36 @@ TYPED_TEST(LinearKernels, MeasureLinearSeesWhatIsNotFiniteAndWhatHasNoSquare) {
   }
 }
 
+TYPED_TEST(LinearKernels, MeasureLinearGivesAResidualTheSameBitsWhereverXStands) {
+  using T = typename TypeParam::T;
+  auto queue = TypeParam::make();
+  Random random(53);
+  const std::int64_t pairs = 16, width = 33;
+  auto b = Block<T>::random(random, 2 * pairs, width), x = Block<T>::random(random, 2 * pairs, width);
+  const Block<T> answer(2 * pairs, width);
+  for (std::int64_t i = 0; i < pairs; ++i)
+    for (std::int64_t j = 0; j < width; ++j) {
+      b(pairs + i, j) = b(i, j);
+      x(pairs + i, j) = T(0);  // has no square, and is measured again in another way
+    }
+  Block<T> r(2 * pairs, width);
+  LinearBuffer states(2 * pairs);
+  states.phase.assign(2 * pairs, Phase::residual);
+  run(queue, MeasureLinear<T>{.rows = ActiveBuffer::all(2 * pairs).view(),
+                              .norm = Norm::two,
+                              .form = Operator::matrix,
+                              .b = std::as_const(b).view(),
+                              .x = std::as_const(x).view(),
+                              .answer = answer.view(),
+                              .r = r.view(),
+                              .states = states.view()});
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    EXPECT_EQ(states.residual[i], states.residual[pairs + i]);
+    EXPECT_EQ(states.length[i], states.length[pairs + i]);
+    EXPECT_EQ(states.size[pairs + i], 0);
+  }
+}
+
 TYPED_TEST(LinearKernels, JudgeLinearWritesReportBestAndProgress) {
   using T = typename TypeParam::T;
   auto queue = TypeParam::make();

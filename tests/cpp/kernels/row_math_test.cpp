@@ -117,6 +117,8 @@ TEST(JudgeLinear, EndsWhatIsReachedStuckOrOutOfSteps) {
   e.steps = max_steps;
   EXPECT_EQ(judge_linear(e, max_steps), Status::out_of_steps);
   e.length = 0.9995;
+  EXPECT_EQ(judge_linear(e, max_steps), Status::out_of_steps);
+  e.steps = 5;
   EXPECT_EQ(judge_linear(e, max_steps), Status::breakdown) << "it would repeat itself";
   e.noise = 0.01;
   EXPECT_EQ(judge_linear(e, max_steps), Status::stalled) << "at the noise";

@@ -86,10 +86,8 @@ void run(CpuQueue& queue, const ExtendBasis<T>& k) {
         std::fill_n(h, j + 2, 0.0);
         double after = 0;
         const double size = orthogonalise<lanes, sums>(basis, row, j + 1, w, c, h, after);
-        if (k.form == Operator::matrix) {
-          const double asked = basis.Z ? lanes::dot<sums>(along, along, width) : 1.0;
-          s.growth[row] = std::max(s.growth[row], std::sqrt(size / asked));
-        }
+        const double asked = basis.Z ? lanes::dot<sums>(along, along, width) : 1.0;
+        s.growth[row] = std::max(s.growth[row], std::sqrt(size / asked));
         double kept = after / size;
         if (kept < arnoldi::enough_kept) {
           const double once = orthogonalise<lanes, sums>(basis, row, j + 1, w, c, h, after);
@@ -178,8 +176,7 @@ void run(CpuQueue& queue, const StepTwoSided<T>& k) {
           if (q.p_hat.data) std::copy_n(along, width, q.p_hat[row]);
           const double against = lanes::dot<sums>(r0, static_cast<const T*>(v), width);
           const double size = lanes::dot<sums>(static_cast<const T*>(v), static_cast<const T*>(v), width);
-          if (k.form == Operator::matrix)
-            s.growth[row] = std::max(s.growth[row], std::sqrt(size / lanes::dot<sums>(along, along, width)));
+          s.growth[row] = std::max(s.growth[row], std::sqrt(size / lanes::dot<sums>(along, along, width)));
           if (!std::isfinite(size)) {
             s.residual[row] = size;
             continue;
@@ -213,8 +210,7 @@ void run(CpuQueue& queue, const StepTwoSided<T>& k) {
         const double with_s = lanes::sum<sums>(width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
           return t.template operator()<L>(at) * s_of.template operator()<L>(at);
         });
-        if (k.form == Operator::matrix)
-          s.growth[row] = std::max(s.growth[row], std::sqrt(size / lanes::dot<sums>(along, along, width)));
+        s.growth[row] = std::max(s.growth[row], std::sqrt(size / lanes::dot<sums>(along, along, width)));
         if (!std::isfinite(size)) {
           s.residual[row] = size;
           continue;

@@ -73,7 +73,7 @@ void run(CpuQueue& queue, const KeepColumn<T>& k) {
         size += to[j] * to[j];
       }
       s.answered[row] = Answered::product;
-      if (k.form == Operator::matrix) s.growth[row] = std::max(s.growth[row], std::sqrt(size));
+      s.growth[row] = std::max(s.growth[row], std::sqrt(size));
       if (!std::isfinite(size)) s.residual[row] = size;
       if (at + 1 < n || !std::isfinite(s.residual[row])) continue;
       const double tiny = static_cast<double>(n) * std::numeric_limits<double>::epsilon();

@@ -81,7 +81,7 @@ __device__ void first_product(const StepTwoSided<T>& k, std::int64_t i, std::int
   const double against = sums[0], size = sqrt(sums[1]), growth = sqrt(sums[1] / sums[2]);
   if (threadIdx.x == 0) {
     s.answered[row] = Answered::product;
-    if (k.form == Operator::matrix && growth > s.growth[row]) s.growth[row] = growth;
+    if (growth > s.growth[row]) s.growth[row] = growth;
   }
   if (!row_math::finite(sums[1])) {
     if (threadIdx.x == 0) s.residual[row] = sums[1];
@@ -138,7 +138,7 @@ __device__ void second_product(const StepTwoSided<T>& k, std::int64_t i, std::in
   const double size = sqrt(sums[0]), with_s = sums[1], growth = sqrt(sums[0] / sums[2]);
   if (threadIdx.x == 0) {
     s.answered[row] = Answered::product;
-    if (k.form == Operator::matrix && growth > s.growth[row]) s.growth[row] = growth;
+    if (growth > s.growth[row]) s.growth[row] = growth;
   }
   if (!row_math::finite(sums[0])) {
     if (threadIdx.x == 0) s.residual[row] = sums[0];
@@ -211,7 +211,7 @@ void run(CudaQueue& queue, const ExtendBasis<T>& k) {
           if (pass == 0) {
             size = before;
             const double growth = sqrt(size / asked[0]);
-            if (threadIdx.x == 0 && k.form == Operator::matrix && growth > s.growth[row]) s.growth[row] = growth;
+            if (threadIdx.x == 0 && growth > s.growth[row]) s.growth[row] = growth;
           }
           if (!(kept < arnoldi::enough_kept)) break;
         }

@@ -114,7 +114,7 @@ void run(CudaQueue& queue, const KeepColumn<T>& k) {
       f.column[row] = at + 1;
       s.answered[row] = Answered::product;
       const double length = sqrt(size[0]);
-      if (k.form == Operator::matrix && length > s.growth[row]) s.growth[row] = length;
+      if (length > s.growth[row]) s.growth[row] = length;
       if (!finite) s.residual[row] = size[0];
     }
     if (at + 1 < n || !finite || !finite_before) return;

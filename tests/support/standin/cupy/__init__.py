@@ -162,7 +162,9 @@ def _method(name: str) -> Any:
     return call
 
 
-_OPERATORS = """add sub mul truediv matmul pow neg abs lt le gt ge eq ne radd rsub rmul rtruediv rmatmul"""
+_OPERATORS = (
+    """add sub mul truediv matmul pow neg abs lt le gt ge eq ne and or invert radd rsub rmul rtruediv rmatmul"""
+)
 _METHODS = """reshape take copy astype any all max min sum mean view ravel transpose"""
 for _name in [f"__{name}__" for name in _OPERATORS.split()] + _METHODS.split():
     setattr(ndarray, _name, _method(_name))
@@ -205,9 +207,30 @@ def arange(*args: Any, **kwargs: Any) -> ndarray:
     return array(np.arange(*args, **kwargs))
 
 
-def tanh(x: ndarray) -> ndarray:
-    cuda._order()
-    return _wrap(np.tanh(x._host))
+def _function(name: str) -> Any:
+    def call(*args: Any, **kwargs: Any) -> ndarray:
+        cuda._order()
+        host = getattr(np, name)(*map(_unwrap_all, args), **kwargs)
+        return _wrap(np.array(host))
+
+    return call
+
+
+def _unwrap_all(value: Any) -> Any:
+    return [_unwrap(entry) for entry in value] if isinstance(value, (list, tuple)) else _unwrap(value)
+
+
+for _name in ("tanh", "sqrt", "where", "isfinite", "concatenate", "broadcast_to", "full", "cos"):
+    globals()[_name] = _function(_name)
+
+
+class linalg:
+    """The part of cupy.linalg that is used."""
+
+    @staticmethod
+    def norm(x: ndarray, axis: int | None = None) -> ndarray:
+        cuda._order()
+        return _wrap(np.array(np.linalg.norm(x._host, axis=axis)))
 
 
 def from_dlpack(other: Any) -> ndarray:
