@@ -6,6 +6,7 @@
     tangent       the same forward: (I - J(z)) t = dz
     linear_solve  A x = b from products with A
     maps.Dense    the map tanh(W z + x) and its relatives, solved wholly in C++
+    maps.Monotone a layer with exactly one fixed point, solved by operator splitting
 
 Every solve says of every row how it ended, and raises unless told otherwise.
 """
@@ -20,6 +21,7 @@ from ._methods import GMRES, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, 
 from ._options import num_threads, set_num_threads
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
 from ._solution import Progress, Solution, Status, Tolerances
+from ._splitting import Splitting, SplittingAdjoint, forward_backward, peaceman_rachford
 from ._warm import Warm
 from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 
@@ -41,6 +43,8 @@ __all__ = [
     "Picard",
     "Progress",
     "Solution",
+    "Splitting",
+    "SplittingAdjoint",
     "Status",
     "Tolerances",
     "Warm",
@@ -48,10 +52,12 @@ __all__ = [
     "adjoint",
     "check_gradient",
     "fixed_point",
+    "forward_backward",
     "jacobian_penalty",
     "linear_solve",
     "maps",
     "num_threads",
+    "peaceman_rachford",
     "scratch_bytes",
     "set_num_threads",
     "spectral_cap",

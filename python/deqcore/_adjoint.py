@@ -18,7 +18,7 @@ from ._methods import GMRES, Direct, JacobianFree, Method, Neumann, Phantom
 from ._options import check_callback, flag, real, refuse_unknown
 from ._solution import Callback, Solution, Status
 from ._warm import Warm, check_ids, check_keep, check_warm, kept, starting_points
-from .maps import Dense
+from .maps import Dense, Monotone
 
 __all__ = ["adjoint", "tangent"]
 
@@ -271,6 +271,8 @@ def _linearised(
     **options: Any,
 ) -> Solution:
     """Both functions: check, solve, estimate the error, finish."""
+    if isinstance(product, Monotone):
+        product = getattr(product, names.product)
     if not callable(product):
         raise TypeError(f"{names.map}: {product!r} given; expected {names.expected} or a map from deqcore.maps")
     if f is not None and not callable(f):

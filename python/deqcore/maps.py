@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Native maps: solves on them run wholly in C++, without the interpreter lock, rows cut into tiles over threads."""
+"""Maps ready to solve. ``Dense`` is native: solved wholly in C++, without the interpreter lock, over threads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ._linear import DEFAULT_RTOL
 from ._methods import Phantom
 from ._options import refuse_unknown, threads_named
 from ._solution import Solution
+from ._splitting import Monotone
 
-__all__ = ["Dense", "Gradients", "activations"]
+__all__ = ["Dense", "Gradients", "Monotone", "activations"]
 
 #: The names that :class:`Dense` takes as ``activation``.
 activations: tuple[str, ...] = _core.activations

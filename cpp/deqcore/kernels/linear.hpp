@@ -7,6 +7,8 @@
 // A method may estimate its residual from recurrences, but a row ends as converged only after A x itself was asked for.
 #pragma once
 
+#include <limits>
+
 #include "deqcore/base/report.hpp"
 #include "deqcore/base/stop.hpp"
 #include "deqcore/kernels/kernel.hpp"
@@ -49,6 +51,21 @@ struct LinearStates {
   constexpr bool running(std::int64_t row) const { return report.status[row] == Status::running; }
 };
 
+template <class T>
+inline constexpr double eps4 = 4.0 * std::numeric_limits<T>::epsilon();
+
+// The rounding error of a row's last measurement: eps / 4 |A| |x|, of which most cancels. `eps4` is 4 eps.
+constexpr double noise(const LinearStates& s, std::int64_t row, double eps4) {
+  return eps4 / 16 * s.growth[row] * s.size[row];
+}
+
+// The estimate at which a method has its x measured: below the goal by what the last measurement could not tell, or a
+// row that was measured there once would be measured again after every product.
+constexpr double aim(const LinearStates& s, std::int64_t row, double eps4) {
+  const double unknown = noise(s, row, eps4);
+  return s.goal[row] > 4 * unknown ? s.goal[row] - 2 * unknown : s.goal[row] / 2;
+}
+
 // The verdict on a running row after a product, written to its report.
 constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits& limits, std::int32_t max_steps) {
   const std::int32_t steps = ++s.report.steps[row];
@@ -56,12 +73,11 @@ constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits
   if (s.report.trace) s.report.trace[(steps - 1) * s.report.trace_pitch + row] = residual;
   Status status = Status::running;
   if (s.answered[row] == Answered::measured) {
-    const double rounding = limits.floor / 16 * s.growth[row] * s.size[row];  // eps / 4: most of it cancels
     status = row_math::judge_linear({.residual = residual,
                                      .goal = s.goal[row],
                                      .length = s.length[row],
                                      .before = s.before[row],
-                                     .noise = rounding,
+                                     .noise = noise(s, row, limits.floor),
                                      .steps = steps},
                                     max_steps);
     const double ratio = residual == 0 ? 0.0 : residual / s.goal[row];

@@ -105,7 +105,7 @@ void run(CpuQueue& queue, const ExtendBasis<T>& k) {
         basis.norm[row] = h[j + 1];
         basis.column[row] = j + 1;
         const bool last = s.report.steps[row] + 2 >= k.max_steps;  // of products, less the one that measures
-        if (!invariant && !last && j + 1 < basis.m && s.residual[row] > s.goal[row]) continue;
+        if (!invariant && !last && j + 1 < basis.m && s.residual[row] > aim(s, row, eps4<T>)) continue;
 
         // x += V y, and its residual is asked for
         row_math::solve_upper(basis.triangle(row), j + 1, rhs, std::numeric_limits<T>::epsilon(), h);
@@ -189,7 +189,7 @@ void run(CpuQueue& queue, const StepTwoSided<T>& k) {
           const double alpha = q.alpha[row] = q.rho[row] / against;
           add_scaled<lanes>(width, -alpha, static_cast<const T*>(v), r);
           s.residual[row] = std::sqrt(lanes::dot<sums>(static_cast<const T*>(r), static_cast<const T*>(r), width));
-          if (last || s.residual[row] <= s.goal[row])
+          if (last || s.residual[row] <= aim(s, row, eps4<T>))
             add_scaled<lanes>(width, alpha, p_hat, x);
           else
             s.phase[row] = Phase::second;
@@ -227,7 +227,7 @@ void run(CpuQueue& queue, const StepTwoSided<T>& k) {
         const double rho = lanes::dot<sums>(r0, static_cast<const T*>(r), width);
         s.residual[row] = length;
         s.phase[row] = Phase::residual;
-        if (last || length <= s.goal[row]) continue;
+        if (last || length <= aim(s, row, eps4<T>)) continue;
         if (no_omega || std::abs(rho) <= tiny * q.r0_norm[row] * length) {
           s.report.singular[row] += 1;
           continue;

@@ -64,7 +64,7 @@ __device__ void first_product(const StepTwoSided<T>& k, std::int64_t i, std::int
   T *x = k.x[row], *r = q.r[row], *v = q.v[row];
   T* const kept = q.p_hat.data ? q.p_hat[row] : nullptr;
   const T* const p_hat = kept ? kept : q.p[row];
-  const double tiny = std::numeric_limits<T>::epsilon(), goal = s.goal[row];
+  const double tiny = std::numeric_limits<T>::epsilon(), goal = aim(s, row, eps4<T>);
   const double rho = q.rho[row], r0_norm = q.r0_norm[row];
   const bool last = s.report.steps[row] + 2 >= k.max_steps;
 
@@ -120,7 +120,7 @@ __device__ void second_product(const StepTwoSided<T>& k, std::int64_t i, std::in
   const T *along = k.along[i], *answer = k.answer[i], *r0 = q.r0[row], *v = q.v[row];
   T *x = k.x[row], *r = q.r[row], *p = q.p[row];
   const T* const p_hat = q.p_hat.data ? q.p_hat[row] : p;
-  const double tiny = std::numeric_limits<T>::epsilon(), goal = s.goal[row];
+  const double tiny = std::numeric_limits<T>::epsilon(), goal = aim(s, row, eps4<T>);
   const double rho_before = q.rho[row], r0_norm = q.r0_norm[row], alpha = q.alpha[row], s_norm = s.residual[row];
   const bool last = s.report.steps[row] + 2 >= k.max_steps;
   const auto t = [&](std::int64_t at) {
@@ -230,7 +230,7 @@ void run(CudaQueue& queue, const ExtendBasis<T>& k) {
         }
         __syncthreads();
         const bool last = s.report.steps[row] + 2 >= k.max_steps;  // of products, less the one that measures
-        if (!invariant && !last && j + 1 < basis.m && s.residual[row] > s.goal[row]) return;
+        if (!invariant && !last && j + 1 < basis.m && s.residual[row] > aim(s, row, eps4<T>)) return;
 
         // x += V y, and its residual is asked for
         if (threadIdx.x == 0) {

@@ -7,7 +7,7 @@
 namespace deqcore {
 namespace {
 
-constexpr int pairs_at_once = 4;  // whose sums stay in registers while r and s are read once
+constexpr int pairs_at_once = 2;  // whose sums stay in registers while r and s are read once
 
 }  // namespace
 
@@ -128,15 +128,13 @@ void run(CudaQueue& queue, const PushPair<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const CompressPairs<T>& k) {
   queue.note("CompressPairs", 0);
-  cuda::for_each_row(queue, "CompressPairs", k.rows.count, k.secant.width, 2 * pairs_at_once,
+  // the Gram matrices of the rows whose memory is full
+  cuda::for_each_row(queue, "CompressPairs: products", k.rows.count, k.secant.width, 2 * pairs_at_once,
                      [k] __device__(std::int64_t i) {
                        const Secant<T>& q = k.secant;
                        const std::int64_t row = k.rows.ids[i], m = q.m;
-                       const std::int32_t depth = q.depth[row];
-                       __syncthreads();  // all threads have read the depth before one of them writes it
-                       if (!k.states.running(row) || depth < m) return;
-                       double* const gram_u = q.gram + row * 4 * m * m;
-                       double *const gram_v = gram_u + m * m, *const to_u = gram_v + m * m, *const to_v = to_u + m * m;
+                       if (!k.states.running(row) || q.depth[row] < m) return;
+                       double *const gram_u = q.gram + row * 4 * m * m, *const gram_v = gram_u + m * m;
                        for (std::int64_t j = 0; j < m; ++j)
                          for (std::int64_t first = 0; first <= j; first += pairs_at_once) {
                            double dots[2 * pairs_at_once] = {};
@@ -158,34 +156,45 @@ void run(CudaQueue& queue, const CompressPairs<T>& k) {
                              gram_v[j * m + first + c] = dots[pairs_at_once + c];
                            }
                          }
-                       double* const a = q.a + row * m;
-                       if (threadIdx.x == 0) {
-                         const std::int32_t kept = row_math::compress_pairs(m, k.keep, gram_u, gram_v, to_u, to_v);
-                         double* const mixed = q.b + row * m;
-                         for (int c = 0; c < kept; ++c) {
-                           mixed[c] = 0;
-                           for (std::int64_t j = 0; j < m; ++j) mixed[c] += to_v[j * m + c] * a[j];
-                         }
-                         for (int c = 0; c < kept; ++c) a[c] = mixed[c];
-                         q.depth[row] = kept;
-                       }
-                       __syncthreads();  // the combinations are there for all
-                       const std::int32_t kept = q.depth[row];
-                       // In the pairs' own place: an element's old values are read before its new ones are written, by
-                       // one thread.
-                       for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x)
-                         for (int side = 0; side < 2; ++side) {
-                           T* const vectors = side == 0 ? q.U : q.V;
-                           const double* const to = side == 0 ? to_u : to_v;
-                           double old[row_math::max_history];
-                           for (std::int64_t j = 0; j < m; ++j) old[j] = q.vector(vectors, row, j)[at];
-                           for (std::int32_t c = 0; c < kept; ++c) {
-                             double sum = 0;
-                             for (std::int64_t j = 0; j < m; ++j) sum += to[j * m + c] * old[j];
-                             q.vector(vectors, row, c)[at] = static_cast<T>(sum);
-                           }
-                         }
                      });
+  // the combinations, by one thread for each row; change[0] says to the last step which rows have them
+  cuda::for_each_entry(queue, "CompressPairs: combinations", k.rows.count, [k] __device__(std::int64_t i) {
+    const Secant<T>& q = k.secant;
+    const std::int64_t row = k.rows.ids[i], m = q.m;
+    const bool full = k.states.running(row) && q.depth[row] >= m;
+    q.change[row * m] = full ? 1.0 : 0.0;
+    if (!full) return;
+    double* const gram = q.gram + row * 4 * m * m;
+    const double* const to_v = gram + 3 * m * m;
+    const std::int32_t kept =
+        row_math::compress_pairs(m, k.keep, gram, gram + m * m, gram + 2 * m * m, gram + 3 * m * m);
+    double *const a = q.a + row * m, *const mixed = q.b + row * m;
+    for (std::int32_t c = 0; c < kept; ++c) {
+      mixed[c] = 0;
+      for (std::int64_t j = 0; j < m; ++j) mixed[c] += to_v[j * m + c] * a[j];
+    }
+    for (std::int32_t c = 0; c < kept; ++c) a[c] = mixed[c];
+    q.depth[row] = kept;
+  });
+  // In the pairs' own place: an element's old values are read before its new ones are written, by one thread.
+  cuda::for_each_row(queue, "CompressPairs: pairs", k.rows.count, k.secant.width, 0, [k] __device__(std::int64_t i) {
+    const Secant<T>& q = k.secant;
+    const std::int64_t row = k.rows.ids[i], m = q.m;
+    if (q.change[row * m] == 0) return;
+    const std::int32_t kept = q.depth[row];
+    for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x)
+      for (int side = 0; side < 2; ++side) {
+        T* const vectors = side == 0 ? q.U : q.V;
+        const double* const to = q.gram + (row * 4 + 2 + side) * m * m;
+        double old[row_math::max_history];
+        for (std::int64_t j = 0; j < m; ++j) old[j] = q.vector(vectors, row, j)[at];
+        for (std::int32_t c = 0; c < kept; ++c) {
+          double sum = 0;
+          for (std::int64_t j = 0; j < m; ++j) sum += to[j * m + c] * old[j];
+          q.vector(vectors, row, c)[at] = static_cast<T>(sum);
+        }
+      }
+  });
 }
 
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, ClearSecant);
