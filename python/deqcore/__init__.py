@@ -11,14 +11,17 @@
 Every solve says of every row how it ended, and raises unless told otherwise.
 """
 
-from . import maps
+from . import maps, plot
 from ._adjoint import adjoint, tangent
+from ._audit import Audit, Finding, audit
+from ._bounds import ErrorBound, error_bound
 from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._gradient_check import GradientCheck, check_gradient
 from ._linear import linear_solve
 from ._methods import GMRES, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, Method, Neumann, Phantom, Picard
 from ._options import num_threads, set_num_threads
+from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
 from ._solution import Progress, Solution, Status, Tolerances
 from ._splitting import Splitting, SplittingAdjoint, forward_backward, peaceman_rachford
@@ -28,12 +31,15 @@ from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 __all__ = [
     "GMRES",
     "Anderson",
+    "Audit",
     "BiCGSTAB",
     "Broyden",
     "ConvergenceError",
     "ConvergenceWarning",
     "DeviceError",
     "Direct",
+    "ErrorBound",
+    "Finding",
     "GradientCheck",
     "JacobianFree",
     "JacobianPenalty",
@@ -41,6 +47,7 @@ __all__ = [
     "Neumann",
     "Phantom",
     "Picard",
+    "Plan",
     "Progress",
     "Solution",
     "Splitting",
@@ -50,7 +57,9 @@ __all__ = [
     "Warm",
     "__version__",
     "adjoint",
+    "audit",
     "check_gradient",
+    "error_bound",
     "fixed_point",
     "forward_backward",
     "jacobian_penalty",
@@ -58,6 +67,8 @@ __all__ = [
     "maps",
     "num_threads",
     "peaceman_rachford",
+    "plan",
+    "plot",
     "scratch_bytes",
     "set_num_threads",
     "spectral_cap",

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory a solve takes, before it is run, and the longest history that fits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ._fixed_point import scratch_bytes
+from ._ladder import is_ladder, rungs_of
+from ._methods import Method, resolve_method
+from ._options import integer, refuse_unknown
+
+__all__ = ["Plan", "plan"]
+
+_REPORT = 1 + 4 + 8 + 8 + 4 + 4  # status, steps, residual, scale, rejected, singular, per row
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The memory of a solve, from :func:`plan`.
+
+    Attributes:
+        method: what to give :func:`fixed_point`: as asked for, or with the history lowered; a tuple for a ladder.
+        scratch_bytes: what the solver iterates in, the same number as ``Solution.scratch_bytes``; of a ladder that of
+            its largest rung on all rows, which is exact where rows failed under it and an upper bound otherwise.
+        result_bytes: the value and the report of the solution.
+        lowered: whether the history is shorter than was asked for.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> deqcore.plan(64, 512, np.float32, method="anderson", memory_budget=2_000_000).method.history
+        5
+    """
+
+    method: Any
+    scratch_bytes: int
+    result_bytes: int
+    lowered: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Scratch and result together: what the budget is held against."""
+        return self.scratch_bytes + self.result_bytes
+
+
+def plan(
+    rows: int,
+    width: int,
+    dtype: Any = np.float32,
+    *,
+    method: Any = None,
+    memory_budget: int | None = None,
+    **unknown: NoReturn,
+) -> Plan:
+    """Exactly how much memory :func:`fixed_point` takes on a callable, and the method that keeps within a budget.
+
+    Not counted: z0 and what the map makes itself, ``trace=True`` (8 bytes per row and step of ``max_steps``), and
+    copies of answers that are not contiguous.
+
+    Args:
+        rows: samples in the batch.
+        width: elements of one sample's state.
+        dtype: float32 or float64.
+        method: as for :func:`fixed_point`; in a ladder every rung is lowered by itself.
+        memory_budget: most bytes for scratch and result; the history is lowered until they fit. None is no limit.
+
+    Returns:
+        A :class:`Plan`.
+
+    Raises:
+        MemoryError: the budget is too small even for the shortest history; the message says what the least is.
+        TypeError, ValueError: an argument is not one of these, an unknown option.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> plan = deqcore.plan(8, 100, np.float64, method=deqcore.Anderson(history=4))
+        >>> solution = deqcore.fixed_point(np.cos, np.ones((8, 100)), method=plan.method)
+        >>> plan.scratch_bytes == solution.scratch_bytes
+        True
+    """
+    if unknown:
+        refuse_unknown("plan", unknown, _OPTIONS)
+    ladder = is_ladder(method)
+    rungs = rungs_of(method, "fixed_point") if ladder else [resolve_method(method, "fixed_point")]
+    rows, width = integer(rows, "rows"), integer(width, "width")
+    needed = [scratch_bytes(rows, width, dtype, method=rung) for rung in rungs]  # refuses bad rows, width, dtype
+    result = rows * (width * np.dtype(dtype).itemsize + _REPORT)
+    if memory_budget is None:
+        return Plan(tuple(rungs) if ladder else rungs[0], max(needed), result)
+    budget = integer(memory_budget, "memory_budget")
+    if budget < 1:
+        raise ValueError(f"memory_budget: {budget} given; expected at least 1 byte, or None")
+
+    chosen = []
+    for rung in rungs:
+        for shorter in _shortened(rung):
+            least = scratch_bytes(rows, width, dtype, method=shorter) + result
+            if least <= budget:
+                chosen.append(shorter)
+                break
+        else:
+            picard = scratch_bytes(rows, width, dtype, method="picard") + result
+            other = "" if rung.name == "picard" else f"; method='picard' needs {picard}"
+            raise MemoryError(
+                f"memory_budget: {budget} bytes given; {rows} rows of width {width} need at least {least} with "
+                f"{shorter!r}{other}; or solve fewer rows at a time"
+            )
+    size = max(scratch_bytes(rows, width, dtype, method=rung) for rung in chosen)
+    return Plan(tuple(chosen) if ladder else chosen[0], size, result, chosen != rungs)
+
+
+_OPTIONS = [name for name, p in inspect.signature(plan).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
+def _shortened(method: Method) -> Iterator[Method]:
+    """The method, then with shorter and shorter history."""
+    yield method
+    options = asdict(method)  # type: ignore[call-overload]
+    for history in range(options.get("history", 1) - 1, 0, -1):
+        shorter = _with_history(method, options, history)
+        if shorter is None:
+            return
+        yield shorter
+
+
+def _with_history(method: Method, options: dict[str, Any], history: int) -> Method | None:
+    """None where it is too short for the other options."""
+    try:
+        return type(method)(**(options | {"history": history}))
+    except ValueError:
+        return None

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predicted bytes against measured ones, and histories that keep within a budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deqcore import Anderson, Broyden, Picard, fixed_point
+from deqcore._plan import Plan, plan
+
+METHODS = [None, "picard", "anderson", "broyden", Anderson(history=1), Anderson(history=32), Broyden(full="compress")]
+
+
+def held(solution):
+    report = (solution.status, solution.steps, solution.residual, solution.scale, solution.rejected, solution.singular)
+    return sum(array.nbytes for array in (solution.value, *report))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (8, 100)], ids=str)
+def test_predicted_bytes_are_those_of_the_solve(method, shape, dtype):
+    planned = plan(*shape, dtype, method=method)
+    solution = fixed_point(np.cos, np.ones(shape, dtype), method=planned.method)
+    assert planned.scratch_bytes == solution.scratch_bytes
+    assert planned.result_bytes == held(solution)
+    assert planned.bytes == planned.scratch_bytes + planned.result_bytes
+    assert not planned.lowered
+
+
+def test_a_ladder_takes_its_largest_rung(dtype):
+    planned = plan(4, 9, dtype, method=["picard", Anderson(history=5), "broyden"])
+    assert planned.method == (Picard(), Anderson(history=5), Broyden())
+    sizes = [plan(4, 9, dtype, method=rung).scratch_bytes for rung in planned.method]
+    assert planned.scratch_bytes == max(sizes)
+    solution = fixed_point(np.cos, np.ones((4, 9), dtype), method=list(planned.method))
+    assert solution.scratch_bytes == sizes[0]  # the first rung solved them all
+
+
+@pytest.mark.parametrize(
+    "method", ["anderson", Anderson(history=32, beta=0.7), "broyden", Broyden(full="compress")], ids=str
+)
+def test_the_history_is_the_longest_that_fits(method, dtype):
+    whole = plan(8, 50, dtype, method=method)
+    assert plan(8, 50, dtype, method=method, memory_budget=whole.bytes) == whole
+    for budget in range(whole.bytes - 1, whole.bytes // 2, -whole.bytes // 7):
+        lowered = plan(8, 50, dtype, method=method, memory_budget=budget)
+        assert lowered.lowered
+        assert lowered.bytes <= budget
+        assert lowered.method.history < whole.method.history
+        longer = type(lowered.method)(**(vars(lowered.method) | {"history": lowered.method.history + 1}))
+        assert plan(8, 50, dtype, method=longer).bytes > budget
+        assert vars(lowered.method) | {"history": 0} == vars(whole.method) | {"history": 0}
+        assert (
+            fixed_point(np.cos, np.ones((8, 50), dtype), method=lowered.method).scratch_bytes == lowered.scratch_bytes
+        )
+
+
+@pytest.mark.parametrize("method", ["picard", "anderson", Broyden(full="compress"), ["broyden", "anderson"]], ids=str)
+def test_the_least_that_is_named_is_enough(method):
+    with pytest.raises(
+        MemoryError, match=r"^memory_budget: 99 bytes given; 8 rows of width 50 need at least \d+"
+    ) as no:
+        plan(8, 50, method=method, memory_budget=99)
+    least = int(str(no.value).split("at least ")[1].split(" ")[0])
+    assert ("method='picard' needs" in str(no.value)) == (method != "picard")
+    first = method[0] if isinstance(method, list) else method
+    assert plan(8, 50, method=first, memory_budget=least).bytes == least
+    with pytest.raises(MemoryError):
+        plan(8, 50, method=first, memory_budget=least - 1)
+
+
+def test_rungs_are_lowered_one_by_one():
+    budget = plan(8, 50, method=Anderson(history=4)).bytes
+    lowered = plan(8, 50, method=["picard", Anderson(history=9), Anderson(history=2)], memory_budget=budget)
+    assert lowered.method == (Picard(), Anderson(history=4), Anderson(history=2))
+    assert lowered.lowered
+    assert isinstance(lowered, Plan)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: plan(0, 4), ValueError, "^rows: 0 given; expected"),
+        (lambda: plan(4, 0), ValueError, "^width: 0 given; expected"),
+        (lambda: plan(2.5, 4), TypeError, r"^rows: 2\.5 given; expected an integer"),
+        (lambda: plan(4, 4, int), TypeError, "^dtype: .*expected float32 or float64"),
+        (lambda: plan(4, 4, method="gmres"), ValueError, "^method: 'gmres' given; expected one of"),
+        (lambda: plan(4, 4, method=[]), ValueError, "^method: an empty list given"),
+        (lambda: plan(4, 4, memory_budget=0), ValueError, "^memory_budget: 0 given; expected at least 1"),
+        (lambda: plan(4, 4, memory_budget=1e9), TypeError, "^memory_budget: 1000000000.0 given; expected an integer"),
+        (lambda: plan(4, 4, budget=9), TypeError, "^plan\\(\\) has no option 'budget'; did you mean 'memory_budget'"),
+    ],
+)
+def test_errors_name_the_argument(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
