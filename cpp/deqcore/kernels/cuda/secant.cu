@@ -181,19 +181,23 @@ void run(CudaQueue& queue, const CompressPairs<T>& k) {
     const Secant<T>& q = k.secant;
     const std::int64_t row = k.rows.ids[i], m = q.m;
     if (q.change[row * m] == 0) return;
-    const std::int32_t kept = q.depth[row];
-    for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x)
-      for (int side = 0; side < 2; ++side) {
-        T* const vectors = side == 0 ? q.U : q.V;
-        const double* const to = q.gram + (row * 4 + 2 + side) * m * m;
-        double old[row_math::max_history];
-        for (std::int64_t j = 0; j < m; ++j) old[j] = q.vector(vectors, row, j)[at];
-        for (std::int32_t c = 0; c < kept; ++c) {
+    const int kept = q.depth[row], depth = static_cast<int>(m);
+    for (int side = 0; side < 2; ++side) {
+      T* const vectors = q.vector(side == 0 ? q.U : q.V, row, 0);
+      const double* const to = q.gram + (row * 4 + 2 + side) * m * m;
+      for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x) {
+        T old[row_math::max_history];
+#pragma unroll 1
+        for (int j = 0; j < depth; ++j) old[j] = vectors[j * q.pitch + at];
+#pragma unroll 1
+        for (int c = 0; c < kept; ++c) {
           double sum = 0;
-          for (std::int64_t j = 0; j < m; ++j) sum += to[j * m + c] * old[j];
-          q.vector(vectors, row, c)[at] = static_cast<T>(sum);
+#pragma unroll 1
+          for (int j = 0; j < depth; ++j) sum += to[j * depth + c] * static_cast<double>(old[j]);
+          vectors[c * q.pitch + at] = static_cast<T>(sum);
         }
       }
+    }
   });
 }
 
