@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -15,7 +14,7 @@ from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_state, converse, gathered
 from ._linear import DEFAULT_RTOL
 from ._methods import GMRES, Direct, JacobianFree, Method, Neumann, Phantom
-from ._options import check_callback, flag, real, refuse_unknown
+from ._options import check_callback, flag, keyword_options, real, refuse_unknown
 from ._solution import Callback, Solution, Status
 from ._warm import Warm, check_ids, check_keep, check_warm, kept, starting_points
 from .maps import Dense, Monotone
@@ -220,11 +219,7 @@ def tangent(
     )
 
 
-def _options_of(function: Callable[..., Any]) -> list[str]:
-    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-
-
-_ADJOINT_OPTIONS, _TANGENT_OPTIONS = _options_of(adjoint), _options_of(tangent)
+_ADJOINT_OPTIONS, _TANGENT_OPTIONS = keyword_options(adjoint), keyword_options(tangent)
 
 
 @dataclass(frozen=True)

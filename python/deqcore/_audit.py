@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from ._arrays import describe
 from ._dialogue import State, check_args
-from ._options import flag, refuse_unknown
+from ._options import flag, keyword_options, refuse_unknown
 from ._products import at_least, host_state
 from ._regularisers import spectral_radius
 from .maps import Dense
@@ -225,7 +224,7 @@ def audit(
     return Audit(tuple(search.findings), norm, radius, how, tuple(search.not_checked), state.width)
 
 
-_OPTIONS = [name for name, p in inspect.signature(audit).parameters.items() if p.kind is p.KEYWORD_ONLY]
+_OPTIONS = keyword_options(audit)
 
 
 class _Unusable(Exception):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from ._arrays import describe
 from ._dialogue import State
-from ._options import real, refuse_unknown
+from ._options import keyword_options, real, refuse_unknown
 from ._products import asked, host_state
 from ._regularisers import _erfc, _sigmoid, _slope_and_curvature
 from .maps import Dense
@@ -257,7 +256,7 @@ def error_bound(
     )
 
 
-_OPTIONS = [name for name, p in inspect.signature(error_bound).parameters.items() if p.kind is p.KEYWORD_ONLY]
+_OPTIONS = keyword_options(error_bound)
 
 _ASSUMPTIONS = {
     "contraction": "f is a contraction with factor L in the 2-norm of a row, wherever |x - z| <= bound",

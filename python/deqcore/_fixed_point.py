@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn
@@ -15,7 +14,7 @@ from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._ladder import climb, is_ladder, rungs_of
 from ._methods import Method, native_of, resolve_method
-from ._options import check_callback, check_on_failure, flag, integer, refuse_unknown
+from ._options import check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -202,7 +201,7 @@ def _by_ladder(
     return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point")
 
 
-_OPTIONS = [name for name, p in inspect.signature(fixed_point).parameters.items() if p.kind is p.KEYWORD_ONLY]
+_OPTIONS = keyword_options(fixed_point)
 
 
 def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Method | str | None = None) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ._adjoint import adjoint
 from ._arrays import describe
 from ._dialogue import State, check_state
 from ._methods import Method
-from ._options import real, refuse_unknown
+from ._options import keyword_options, real, refuse_unknown
 from ._products import asked, host_state
 from ._solution import Status
 from .maps import Dense
@@ -207,7 +206,7 @@ def check_gradient(
     )
 
 
-_OPTIONS = [name for name, p in inspect.signature(check_gradient).parameters.items() if p.kind is p.KEYWORD_ONLY]
+_OPTIONS = keyword_options(check_gradient)
 
 
 def _map_named(f: Any, map_or_vjp: Any) -> Any:

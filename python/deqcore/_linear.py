@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -12,7 +11,7 @@ import numpy as np
 from ._arrays import Array, door_for
 from ._dialogue import Setup, check_args, check_row_args, check_state, converse, gathered
 from ._methods import Method
-from ._options import check_callback, flag, refuse_unknown
+from ._options import check_callback, flag, keyword_options, refuse_unknown
 from ._solution import Callback, Solution
 
 __all__ = ["linear_solve"]
@@ -136,4 +135,4 @@ def linear_solve(
         return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
 
 
-_OPTIONS = [name for name, p in inspect.signature(linear_solve).parameters.items() if p.kind is p.KEYWORD_ONLY]
+_OPTIONS = keyword_options(linear_solve)

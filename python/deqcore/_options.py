@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, NoReturn
 
@@ -53,6 +54,11 @@ _OF_METHODS = {
     "restart": "GMRES",
     "max_width": "Direct",
 }
+
+
+def keyword_options(function: Callable[..., Any]) -> list[str]:
+    """The names of a function's keyword-only options."""
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
 
 
 def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[str]) -> NoReturn:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ import numpy as np
 from ._fixed_point import scratch_bytes
 from ._ladder import is_ladder, rungs_of
 from ._methods import Method, resolve_method
-from ._options import integer, refuse_unknown
+from ._options import integer, keyword_options, refuse_unknown
 
 __all__ = ["Plan", "plan"]
 
@@ -114,7 +113,7 @@ def plan(
     return Plan(tuple(chosen) if ladder else chosen[0], size, result, chosen != rungs)
 
 
-_OPTIONS = [name for name, p in inspect.signature(plan).parameters.items() if p.kind is p.KEYWORD_ONLY]
+_OPTIONS = keyword_options(plan)
 
 
 def _shortened(method: Method) -> Iterator[Method]:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from ._arrays import check_numpy, describe, numpy_door
 from ._arrays.checks import check_floats
-from ._options import real, refuse_unknown
+from ._options import keyword_options, real, refuse_unknown
 from ._products import asked, at_least, host_state
 from .maps import Dense
 
@@ -246,12 +245,8 @@ def jacobian_penalty(
     )
 
 
-def _options_of(function: Callable[..., Any]) -> Iterable[str]:
-    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-
-
-_RADIUS_OPTIONS = _options_of(spectral_radius)
-_PENALTY_OPTIONS = _options_of(jacobian_penalty)
+_RADIUS_OPTIONS = keyword_options(spectral_radius)
+_PENALTY_OPTIONS = keyword_options(jacobian_penalty)
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 

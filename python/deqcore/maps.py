@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -14,7 +13,7 @@ from ._arrays import check_numpy, describe, numpy_door
 from ._dialogue import Setup, State, check_state
 from ._linear import DEFAULT_RTOL
 from ._methods import Phantom
-from ._options import refuse_unknown, threads_named
+from ._options import keyword_options, refuse_unknown, threads_named
 from ._solution import Solution
 from ._splitting import Monotone
 
@@ -428,6 +427,4 @@ class Dense:
         return block.reshape(1 if one_row else state.rows, self.width)
 
 
-_GRADIENT_OPTIONS = [
-    name for name, p in inspect.signature(Dense.value_and_gradients).parameters.items() if p.kind is p.KEYWORD_ONLY
-]
+_GRADIENT_OPTIONS = keyword_options(Dense.value_and_gradients)
