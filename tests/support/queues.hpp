@@ -32,9 +32,14 @@ struct On {
 };
 
 #ifdef DEQCORE_EMULATE_CUDA
-// The CUDA queue on the emulator, with the fibers of a block in one of several orders. It waits after each kernel, so
-// that a test can read what the kernel wrote.
-template <class Element, int OrderSeed>
+// The order in which the fibers of a block run: DEQCORE_EMULATED_ORDER, 1 to 3.
+inline int emulated_order() {
+  const char* named = std::getenv("DEQCORE_EMULATED_ORDER");
+  return named ? std::atoi(named) : 1;
+}
+
+// The CUDA queue on the emulator. It waits after each kernel, so that a test can read what the kernel wrote.
+template <class Element>
 struct OnEmulatedCuda {
   using Queue = CudaQueue;
   using T = Element;
@@ -42,20 +47,17 @@ struct OnEmulatedCuda {
 
   static Queue make(int = 1) {
     setenv("DEQCORE_SYNC", "1", 1);
-    cuda_emulator::machine().order_seed = OrderSeed;
+    cuda_emulator::machine().order_seed = emulated_order();
     return Queue(0, nullptr);
   }
   // Of the device: the emulator itself makes objects on the host.
   static std::int64_t allocations() { return cuda_emulator::machine().allocations; }
-  static std::string name() {
-    return "EmulatedCuda" + std::to_string(OrderSeed) + (std::is_same_v<T, float> ? "Float" : "Double");
-  }
+  static std::string name() { return std::string("EmulatedCuda") + (std::is_same_v<T, float> ? "Float" : "Double"); }
 };
 
-using Queues = std::tuple<OnEmulatedCuda<float, 1>, OnEmulatedCuda<double, 1>, OnEmulatedCuda<float, 2>,
-                          OnEmulatedCuda<double, 2>, OnEmulatedCuda<float, 3>, OnEmulatedCuda<double, 3>>;
+using Queues = std::tuple<OnEmulatedCuda<float>, OnEmulatedCuda<double>>;
 template <class T>
-using OnFirstQueue = OnEmulatedCuda<T, 1>;
+using OnFirstQueue = OnEmulatedCuda<T>;
 #elif DEQCORE_HAS_CUDA
 // The first GPU, which must be able to read the host's memory (benchmarks/gpu_check.sh asks it).
 template <class Element>

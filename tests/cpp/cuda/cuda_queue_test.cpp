@@ -114,7 +114,7 @@ TEST_F(CudaQueues, CountKernelsBytesAndWaits) {
 // the same to the bit.
 template <class Kind, class T>
 void solve_lazily(const typename Kind::Method& method) {
-  using Lazy = Case<Kind, OnEmulatedCuda<T, 1>>;
+  using Lazy = Case<Kind, OnEmulatedCuda<T>>;
   const auto problem = different_speeds<T>();
   for (const std::int64_t look_every : {1, 4}) {
     SCOPED_TRACE(::testing::Message() << Kind::name() << ", look_every " << look_every);
