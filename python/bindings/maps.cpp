@@ -59,12 +59,13 @@ std::pair<Counts, Counts> solve_and_differentiate(
     const ReportArrays& report, std::optional<Vector<const double>> scale, const Method& method, const Stop& stop,
     const ReportArrays& adjoint_report, const AdjointMethod& adjoint_method, const Stop& adjoint_stop, int threads) {
   Counts backward;
+  const Dense<T> map = self.snapshot();  // the same weights forward and backward
   const Counts forward = without_lock([&](Interrupt& interrupt) {
-    const Counts counts = self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(z), report.view(),
-                                     scale ? scale->data() : nullptr, &interrupt);
-    backward = self.solve_gradients(threads, adjoint_method, adjoint_stop, rows_of(z), rows_of(injection),
-                                    g ? rows_of(*g) : Rows<const T>{}, target ? rows_of(*target) : Rows<const T>{},
-                                    rows_of(u), rows_of(dW), rows_of(dc), adjoint_report.view(), &interrupt);
+    const Counts counts = map.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(z), report.view(),
+                                    scale ? scale->data() : nullptr, &interrupt);
+    backward = map.solve_gradients(threads, adjoint_method, adjoint_stop, rows_of(z), rows_of(injection),
+                                   g ? rows_of(*g) : Rows<const T>{}, target ? rows_of(*target) : Rows<const T>{},
+                                   rows_of(u), rows_of(dW), rows_of(dc), adjoint_report.view(), &interrupt);
     return counts;
   });
   return {forward, backward};

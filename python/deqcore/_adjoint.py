@@ -68,9 +68,9 @@ def adjoint(
         u0: starting points, of the shape and dtype of z; None starts from zero, or a fixed-point method from g.
         warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
             integer per row; ``keep="state"`` returns a new one as ``Solution.warm``.
-        method: :class:`GMRES` (the default), :class:`BiCGSTAB` or :class:`Direct`; :class:`Anderson` or :class:`Picard`
-            (the Neumann series to a tolerance) on u = J' u + g; approximate by name :class:`JacobianFree`,
-            :class:`Neumann` or :class:`Phantom`; or a name.
+        method: :class:`GMRES` (the default), :class:`BiCGSTAB` or :class:`Direct`; on u = J' u + g :class:`Anderson`,
+            :class:`Broyden` or :class:`Picard` (the Neumann series to a tolerance); approximate by name
+            :class:`JacobianFree`, :class:`Neumann` or :class:`Phantom`; or a name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
         max_steps: most products per row.
         estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u, as
@@ -79,7 +79,7 @@ def adjoint(
             could hide an error of the size of u. Approximate methods get their residual, too.
         max_error: rows whose estimated error is not below it end as ``ill_conditioned``; implies estimate_error.
         atol, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`. The
-            callback hears of the first solve only.
+            callback hears of the first solve only, and nothing of JacobianFree and Phantom.
 
     Returns:
         A :class:`Solution`: ``value`` is u, ``scale`` is \\|g\\|, ``nfe`` counts products with J'.
@@ -299,9 +299,14 @@ def _linearised(
             retire_by_default=native or bool(row_args) or pass_rows,
             relative_to="scale",
             rtol=DEFAULT_RTOL[state.dtype] if rtol is None else rtol,
+            products_before=0 if first is None else 1,
             **options,
         )
         setup.frames = 5
+        if isinstance(setup.chosen, (JacobianFree, Neumann)):
+            for what, given in ((names.start, start), ("warm", warm)):
+                if given is not None:
+                    raise ValueError(f"{what}: given with {setup.chosen!r}; expected None: it makes no use of it")
         system = _System(names, product, args, row_args, pass_rows, state, setup.threads)
         if isinstance(setup.chosen, Phantom):
             ended = _unroll(setup, system, setup.chosen, f, b)
@@ -310,7 +315,9 @@ def _linearised(
         else:
             ended = system.solve(setup, b, first, callback)
         error = None
-        if estimate_error:
+        if estimate_error and callback is not None and bool((setup.report.status == Status.cancelled).any()):
+            error = door.xp.full(state.rows, np.nan)  # what was stopped is not solved further
+        elif estimate_error:
             error = _estimate(setup, system, b, ended)
             if most is not None:
                 xp, status = door.xp, setup.report.status
@@ -435,8 +442,8 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     unseen = xp.linalg.norm(residual, axis=1) / unit + rounding
     if not isinstance(setup.chosen, Direct):  # whose factors know J better than a product shows
         least = inverse * rounding
-        error = xp.where((report.status == 0) & (u > 0) & (error < least), least, error)
-    return xp.where((report.status == 0) & (shares * inverse * unseen >= 1), np.inf, error)
+        error = xp.where((u > 0) & (error < least), least, error)
+    return xp.where((report.status <= 0) & (shares * inverse * unseen >= 1), np.inf, error)
 
 
 def _unroll(setup: Setup, system: _System, method: Phantom, f: Any, b: Any) -> _Ended:

@@ -168,6 +168,7 @@ class Setup:
         trace: Any,
         threads: Any,
         on_failure: Any,
+        products_before: int = 0,  # spent on a starting point
     ) -> None:
         check_on_failure(on_failure)
         self.name, self.state, self.on_failure, self.relative_to = name, state, on_failure, relative_to
@@ -184,10 +185,15 @@ class Setup:
             retire=retire_as,
         )
         self.rtol: float = _RESOLVED_RTOL[state.dtype](self.stop)
-        if isinstance(self.chosen, Direct) and self.stop.max_steps <= state.width <= self.chosen.max_width:
+        needed = state.width + 1 + products_before
+        if isinstance(self.chosen, Direct) and self.stop.max_steps < needed and state.width <= self.chosen.max_width:
             raise ValueError(
                 f"max_steps: {self.stop.max_steps} given; Direct() on rows of width {state.width} needs at least "
-                f"{state.width + 1}: a product per column, and one for the residual"
+                f"{needed}: a product per column, and {needed - state.width} for residuals"
+            )
+        if isinstance(self.chosen, Neumann) and self.stop.max_steps < self.chosen.k - 1:
+            raise ValueError(
+                f"max_steps: {self.stop.max_steps} given; {self.chosen!r} takes {self.chosen.k - 1} products"
             )
         self.threads = threads_named(threads)
         self.report = Report(state.door, state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
@@ -256,7 +262,7 @@ def converse(
     """Answer a solver's questions until there are none; -> answers that had to be copied.
 
     ``bind(count, rows)`` gives the call that answers questions about these rows; it is made anew when rows leave. With
-    ``bind_preconditioner``, every question is put to that call first, whose answer is what is then asked about.
+    ``bind_preconditioner``, every question but the first is put to that call before, whose answer is then asked about.
     """
     door, dtype = state.door, state.dtype
     both_blocks = solver.block_offset(0) + solver.block_offset(1)
@@ -283,9 +289,11 @@ def converse(
         return reply
 
     call, precondition, advance, question, other = reshape()
+    asked_before = False
     while True:
-        if precondition is not None:
+        if precondition is not None and asked_before:
             hand_over(precondition(question), "preconditioner")
+        asked_before = True
         answer = call(question)
         reply = advance(answer)
         if reply == _REFUSED:

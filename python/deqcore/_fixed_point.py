@@ -14,7 +14,7 @@ from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._ladder import climb, is_ladder, rungs_of
 from ._methods import Method, native_of, resolve_method
-from ._options import check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
+from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
 
@@ -197,7 +197,7 @@ def _by_ladder(
         )
 
     apart = native or bool(row_args) or pass_rows or options["retire"] not in (None, False)
-    rungs, steps = rungs_of(method, "fixed_point"), integer(max_steps, "max_steps")
+    rungs, steps = rungs_of(method, "fixed_point"), bounded(max_steps, "max_steps")
     return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point")
 
 

@@ -54,9 +54,10 @@ def linear_solve(
             same shape and dtype. v is a view that is valid until the next call and must not be written.
         b: right sides, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
         args, row_args, pass_rows: as for :func:`fixed_point`.
-        x0: starting points, of the shape and dtype of b; None starts from zero, whose residual is known.
-        preconditioner: an approximation of the inverse, called like matvec, about once per product; None is the
-            identity. Not with :class:`Direct`.
+        x0: starting points, of the shape and dtype of b; None starts from zero, whose residual is known. With one, two
+            products come first: one shows how long A makes a vector, one measures x0.
+        preconditioner: an approximation of the inverse, called like matvec before every product but the first, also
+            where x is measured, which makes no use of it; None is the identity. Not with :class:`Direct`.
         method: :class:`GMRES` (the default), :class:`BiCGSTAB`, :class:`Direct`, or a name.
         rtol: relative to \\|b\\|; None is 1e-5 for float32 and 1e-10 for float64.
         atol, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`.
@@ -107,6 +108,7 @@ def linear_solve(
             trace=trace,
             threads=threads,
             on_failure=on_failure,
+            products_before=0 if start is None else 2,
         )
         row_data = check_row_args(row_args, state)
 

@@ -30,8 +30,9 @@ __all__ = [
 class Method:
     """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made.
 
-    Fixed-point methods: :class:`Picard`, :class:`Anderson`. Linear methods: :class:`GMRES`, :class:`BiCGSTAB`,
-    :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`, :class:`Phantom`.
+    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`Broyden`. Linear methods: :class:`GMRES`,
+    :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`,
+    :class:`Phantom`.
 
     Example:
         >>> import deqcore
@@ -253,8 +254,8 @@ class BiCGSTAB(Method):
 class Direct(Method):
     """LU factorisation per row, in float64, of the matrix assembled from one product per column: for narrow rows.
 
-    Takes width + 1 products, and one more for each refinement; ``max_steps`` must allow them. Memory: width^2 float64
-    per row.
+    Takes width + 1 products, one more for each refinement, and those on a starting point; ``max_steps`` must allow
+    them. Memory: width^2 float64 per row.
 
     Args:
         max_width: wider rows are refused, 1 to 4096.

@@ -190,15 +190,16 @@ def stop_rule(*, rtol: Any, atol: Any, max_steps: Any, norm: Any, look_every: An
     if rtol is not None:
         stop.rtol = real(rtol, "rtol")
     stop.atol = real(atol, "atol")
-    stop.max_steps = _bounded(max_steps, "max_steps")
+    stop.max_steps = bounded(max_steps, "max_steps")
     stop.norm = norm_named(norm)
     if look_every is not None:
-        stop.look_every = _bounded(look_every, "look_every")
+        stop.look_every = bounded(look_every, "look_every")
     stop.retire = retire
     return stop
 
 
-def _bounded(value: Any, what: str) -> int:
+def bounded(value: Any, what: str) -> int:
+    """An integer of at least 1 that the core can count to."""
     count = integer(value, what)
     if not 1 <= count < 2**31:
         raise ValueError(f"{what}: {count} given; expected 1 to {2**31 - 1}")

@@ -53,6 +53,16 @@ _ADVICE = {
     Status.approximate: "this method does not solve (I - J)' u = g and tests nothing: check_gradient() measures how "
     "far it is off, estimate_error=True estimates it, method=GMRES() solves it",
 }
+#: The same for linear methods, which have neither a window nor damping.
+_LINEAR = ("gmres", "bicgstab", "direct")
+_LINEAR_ADVICE = {
+    Status.out_of_steps: "raise max_steps or loosen rtol; GMRES: raise restart=; a preconditioner, or Direct() for "
+    "narrow rows",
+    Status.stalled: "the tolerance is below the rounding noise of the products: loosen rtol or use float64; the matrix "
+    "may be nearly singular",
+    Status.not_finite: "a product is NaN or infinite, or left the range of the dtype: check it, or scale the right "
+    "side",
+}
 
 
 @dataclass(frozen=True)
@@ -266,7 +276,8 @@ class Solution:
                 f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
                 f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."
             )
-        lines += [f"{Status(c).name}: {_ADVICE[Status(c)]}." for c in np.unique(self.status) if Status(c) in _ADVICE]
+        advice = _ADVICE | (_LINEAR_ADVICE if self._method in _LINEAR else {})
+        lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]
         return "\n".join(lines)
 
 

@@ -124,6 +124,8 @@ def _places(warm: Warm, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where each id stands in the handle, and whether it does."""
     assert warm.ids is not None
     order = np.argsort(warm.ids)
+    if not len(order):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
     at = np.minimum(np.searchsorted(warm.ids, ids, sorter=order), len(order) - 1)
     place = order[at]
     return place, np.asarray(warm.ids)[place] == ids

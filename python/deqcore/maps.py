@@ -351,8 +351,8 @@ class Dense:
             self._native.solve_bytes(forward.threads, forward.method_options, forward.stop, state.rows),
             self._native.solve_adjoint_bytes(forward.threads, backward.method_options, backward.stop, state.rows),
         )
-        solutions = [setup.finish(*told) for setup, *told in zip((forward, backward), counts, held, strict=True)]
-        return Gradients(solutions[0], solutions[1], dW, dc.reshape(injection.shape))
+        z, u = forward.finish(counts[0], held[0]), backward.finish(counts[1], held[1])
+        return Gradients(z, u, dW, dc.reshape(injection.shape))
 
     def _value_of(self, z: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
         """A dialogue's answer: inputs that the solver has checked, and iterates that may have overflowed."""

@@ -105,6 +105,16 @@ class TestAgainstDenseSolves:
 
 
 class TestTheEquation:
+    @pytest.mark.parametrize("method", ["gmres", "bicgstab", "direct", "anderson", "picard", "broyden"])
+    def test_a_gradient_of_zero_is_zero_whatever_the_start(self, method, rng):
+        A = rng.standard_normal((4, 4)) * 0.2
+        g = rng.standard_normal((3, 4))
+        g[1] = 0
+        solution = deqcore.adjoint(lambda z, v: v @ A, g, g, u0=10 + g, method=method)
+        assert not solution.value[1].any()
+        assert solution.scale[1] == 0
+        np.testing.assert_allclose(solution.value, np.linalg.solve((np.eye(4) - A).T, g.T).T, atol=1e-8)
+
     def test_the_residual_is_that_of_the_value_and_scale_is_the_norm_of_g(self, dtype, rng):
         A = weights(rng, 13, 0.8).astype(dtype)
         g = (rng.standard_normal((7, 13)) * 10.0 ** rng.integers(-3, 3, (7, 1))).astype(dtype)

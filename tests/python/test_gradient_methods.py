@@ -238,7 +238,7 @@ def test_a_series_that_overflows_is_not_finite(dtype, rng):
         for method, f in ((Neumann(2000), None), (Phantom(2000), lambda z, rates: rates[:, None] * z)):
             solution = deqcore.adjoint(
                 lambda z, v, rates: rates[:, None] * v, np.zeros_like(g), g, row_args=(rates,), method=method, f=f,
-                on_failure="return",
+                max_steps=2000, on_failure="return",
             )  # fmt: skip
             assert solution.status.tolist() == [1, Status.not_finite, 1]
             np.testing.assert_allclose(solution.value[[0, 2]], g[[0, 2]] / (1 - rates[[0, 2], None]), rtol=1e-4)

@@ -208,6 +208,11 @@ class TestLadder:
         for i in range(5):
             assert np.count_nonzero(np.isfinite(solution.trace[:, i])) == solution.steps[i]
 
+    @pytest.mark.parametrize("max_steps", [0, -5, 2.5])
+    def test_wrong_steps_are_refused(self, max_steps):
+        with pytest.raises((TypeError, ValueError), match="max_steps"):
+            deqcore.fixed_point(np.cos, np.ones(3), method=["picard"], max_steps=max_steps)
+
     @pytest.mark.parametrize("ladder", [[], ["gmres"], ["picard", 3], ["picard", "newtonn"], ()])
     def test_wrong_ladders_are_refused(self, ladder):
         with pytest.raises((TypeError, ValueError), match="method"):

@@ -15,13 +15,19 @@ LINEAR = ["gmres", "bicgstab", "direct"]
 
 @pytest.mark.parametrize("method", LINEAR)
 class TestStart:
-    def test_from_the_solution_takes_one_product(self, method, rng):
+    def test_from_the_solution_takes_a_product_for_the_size_of_A_and_one_to_measure(self, method, rng):
         A, b, x = systems(rng, 4, 9)
         asked = Asked(matvec)
         solution = deqcore.linear_solve(asked, b, row_args=(A,), x0=x, method=method)
-        assert solution.nfe == 1
-        np.testing.assert_array_equal(asked.seen[0], x)
+        assert solution.nfe == 2
+        np.testing.assert_array_equal(asked.seen[1], x)
         assert solution.value.tobytes() == x.tobytes()
+
+    def test_a_start_where_A_is_nearly_singular_is_not_believed(self, method):
+        A = np.array([[-0.8383885622024536, 0.6431299448013306], [-1.4571253061294556, 1.1177643537521362]], np.float32)
+        b, x0 = np.array([[1, 0]], np.float32), np.array([[16371203.0, 21341612.0]], np.float32)
+        solution = deqcore.linear_solve(lambda v: v @ A.T, b, x0=x0, method=method, on_failure="return")
+        assert solution.status[0] < 0
 
     def test_from_nearby_takes_fewer(self, method, rng):
         A, b, x = systems(rng, 4, 60)
@@ -39,7 +45,7 @@ class TestStart:
             assert not solution.value[[1, 3]].any()
             assert solution.residual[[1, 3]].tolist() == [0, 0]
             assert solution.scale[[1, 3]].tolist() == [0, 0]
-            assert solution.steps[[1, 3]].tolist() == [1, 1]
+            assert solution.steps[[1, 3]].tolist() == ([1, 1] if x0 is None else [2, 2])
 
     def test_inputs_are_never_written_and_any_layout_will_do(self, method, dtype, rng):
         A, b, _ = systems(rng, 5, 6, dtype=dtype)

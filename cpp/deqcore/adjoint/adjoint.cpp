@@ -71,7 +71,10 @@ Question<T> Adjoint<Queue, T>::start(Rows<const T> z, Rows<const T> g, Rows<cons
           [&](const std::unique_ptr<LinearSolve<Queue, T>>& solver) { return solver->start(g, u0, result, report); },
           [&](const std::unique_ptr<FixedPoint<Queue, T>>& solver) {
             run(*queue_, MeasureRows<T>{.norm = norm_, .x = g, .norms = scale_});
-            return solver->start(u0.data ? u0 : g, result, report, scale_);
+            const Question<T> question = solver->start(u0.data ? u0 : g, result, report, scale_);
+            // g = 0 has no scale, and one solution: the question about such a row starts there.
+            run(*queue_, ClearRows<T>{.norms = scale_, .x = solver->block(0)});
+            return question;
           },
           [&](const std::unique_ptr<NeumannSum<Queue, T>>& solver) { return solver->start(g, result, report); }},
       solver_);

@@ -113,6 +113,32 @@ struct BeginLinear {
 };
 DEQCORE_KERNEL(BeginLinear);
 
+// along = numbers that follow no pattern, the same for every row: a direction with a part in all others.   1 write
+template <class T>
+struct PoseProbe {
+  ActiveRows rows;
+  Rows<T> along;  // by position
+};
+DEQCORE_KERNEL(PoseProbe);
+
+// In +-[1/2, 3/2).
+constexpr double probe_entry(std::int64_t at) {
+  std::uint64_t mixed = (static_cast<std::uint64_t>(at) + 1) * 0x9E3779B97F4A7C15u;
+  mixed = (mixed ^ (mixed >> 29)) * 0xBF58476D1CE4E5B9u;
+  const double size = 0.5 + static_cast<double>(mixed >> 12 & 0xFFFFFFFFu) / 4294967296.0;
+  return mixed >> 63 != 0 ? size : -size;
+}
+
+// The product with it: how long A makes a vector.   2 reads
+template <class T>
+struct TakeProbe {
+  ActiveRows rows;
+  Operator form;
+  Rows<const T> along, answer;  // by position
+  LinearStates states;
+};
+DEQCORE_KERNEL(TakeProbe);
+
 // Rows whose answer is about x: r = b - A x, its norms, and that of x.   3 reads, 1 write
 template <class T>
 struct MeasureLinear {

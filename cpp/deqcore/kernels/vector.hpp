@@ -34,6 +34,14 @@ struct AddRows {
 };
 DEQCORE_KERNEL(AddRows);
 
+// x[i] = 0 where norms[i] is 0.   up to 1 write
+template <class T>
+struct ClearRows {
+  const double* norms;
+  Rows<T> x;
+};
+DEQCORE_KERNEL(ClearRows);
+
 // norm[i] = |x[i]|. 1 read.
 template <class T>
 struct MeasureRows {

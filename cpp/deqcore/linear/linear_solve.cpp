@@ -52,6 +52,10 @@ struct LinearSolve<Queue, T>::State {
   Rows<T> asked() const { return along.slice(0, active.count); }
 
   Question<T> pose() {
+    if (probing) {
+      run(*queue, PoseProbe<T>{.rows = active, .along = asked()});
+      return ask(Ask::product);
+    }
     rule->pose(*queue, step({}), asked());
     return ask(form.preconditioned ? Ask::precondition : Ask::product);
   }
@@ -78,6 +82,7 @@ struct LinearSolve<Queue, T>::State {
   LinearStates states;
 
   Ask kind = Ask::done;
+  bool probing = false;  // the open question asks how long A makes a vector
   Rows<const T> b;
   Rows<T> result;
   ActiveRows active;
@@ -132,6 +137,9 @@ Question<T> LinearSolve<Queue, T>::start(Rows<const T> b, Rows<const T> x0, Rows
                                .states = s.states,
                                .ids = s.retiring.first_ids()});
   s.rule->start(*s.queue);
+  // A residual is known as finely as |A| |x|. From zero the method's own directions show |A|; a given x0, or a good
+  // preconditioner, may lie where A is nearly singular, and would hide it.
+  s.probing = s.form.preconditioned || (x0.data && !s.form.identity_minus);
   return s.pose();
 }
 
@@ -146,15 +154,22 @@ Question<T> LinearSolve<Queue, T>::advance(Rows<const T> answer) {
     return s.ask(Ask::product);
   }
   s.steps += 1;
-  run(*s.queue, MeasureLinear<T>{.rows = s.active,
-                                 .norm = s.stop.norm,
-                                 .form = s.operator_form(),
-                                 .b = s.b,
-                                 .x = s.x,
-                                 .answer = answer,
-                                 .r = s.rule->residual(),
-                                 .states = s.states});
-  s.rule->absorb(*s.queue, s.step(answer));
+  if (s.probing) {
+    s.probing = false;
+    run(*s.queue,
+        TakeProbe<T>{
+            .rows = s.active, .form = s.operator_form(), .along = s.asked(), .answer = answer, .states = s.states});
+  } else {
+    run(*s.queue, MeasureLinear<T>{.rows = s.active,
+                                   .norm = s.stop.norm,
+                                   .form = s.operator_form(),
+                                   .b = s.b,
+                                   .x = s.x,
+                                   .answer = answer,
+                                   .r = s.rule->residual(),
+                                   .states = s.states});
+    s.rule->absorb(*s.queue, s.step(answer));
+  }
   run(*s.queue, JudgeLinear<T>{.rows = s.active,
                                .limits = s.limits,
                                .max_steps = static_cast<std::int32_t>(s.stop.max_steps),

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <optional>
+#include <utility>
 
 #include "deqcore/base/shapes.hpp"
 #include "deqcore/device/buffer.hpp"
@@ -46,7 +47,7 @@ void add(Counts& total, const Counts& tile) {
 template <class T>
 std::size_t forward_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
   Arena counting;
-  FixedPoint<CpuQueue, T>(nullptr, rows, width, method, stop, counting);
+  const FixedPoint<CpuQueue, T> measured(nullptr, rows, width, method, stop, counting);
   counting.take<T>(rows * width);  // answers
   return counting.used();
 }
@@ -54,7 +55,7 @@ std::size_t forward_bytes(std::int64_t rows, std::int64_t width, const Method& m
 template <class T>
 std::size_t backward_bytes(std::int64_t rows, std::int64_t width, const AdjointMethod& method, const Stop& stop) {
   Arena counting;
-  Adjoint<CpuQueue, T>(nullptr, rows, width, method, stop, false, counting);
+  const Adjoint<CpuQueue, T> measured(nullptr, rows, width, method, stop, false, counting);
   for (int block = 0; block < 3; ++block) counting.take<T>(rows * width);  // answers, d, d * u
   return counting.used();
 }
@@ -89,7 +90,16 @@ Dense<T>::Dense(Rows<const T> W, Activation activation) : width_(W.width), activ
 }
 
 template <class T>
+Dense<T>::Dense(std::int64_t width, Activation activation, std::shared_ptr<const Weights> weights)
+    : width_(width), activation_(activation), weights_(std::move(weights)) {}
+
+template <class T>
 Dense<T>::~Dense() = default;
+
+template <class T>
+Dense<T> Dense<T>::snapshot() const {
+  return Dense(width_, activation_, weights());
+}
 
 template <class T>
 void Dense<T>::update(Rows<const T> W) {

@@ -30,6 +30,9 @@ class Dense {
   std::int64_t width() const { return width_; }
   Activation activation() const { return activation_; }
 
+  // A map with the weights of now, whatever update() does later.
+  Dense snapshot() const;
+
   // A copy of W, width x width, dense.
   void copy_weights(T* to) const;
 
@@ -66,6 +69,7 @@ class Dense {
  private:
   struct Weights;
 
+  Dense(std::int64_t width, Activation activation, std::shared_ptr<const Weights> weights);
   std::shared_ptr<const Weights> weights() const;
   void check(const char* argument, Rows<const T> z, Rows<const T> injection) const;
   Counts solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,

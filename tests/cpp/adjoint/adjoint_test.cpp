@@ -110,6 +110,21 @@ TYPED_TEST(AdjointOnly, AZeroGradientGivesZeroAtOnce) {
   for (std::int64_t j = 0; j < solve.width; ++j) EXPECT_EQ(solve.result(4, j), T(0));
 }
 
+TYPED_TEST(AdjointOnly, AZeroGradientGivesZeroWhateverTheStart) {
+  using T = typename TypeParam::T;
+  for (const auto& [method_name, method] : methods_of<Backward>()) {
+    SCOPED_TRACE(method_name);
+    Solve<TypeParam> solve(different_speeds<T>(), {}, method);
+    for (std::int64_t j = 0; j < solve.width; ++j) {
+      solve.g(4, j) = T(0);
+      solve.start_point(4, j) = T(3);
+    }
+    const auto outcome = solve.run();
+    EXPECT_EQ(outcome.status[4], Status::converged);
+    for (std::int64_t j = 0; j < solve.width; ++j) EXPECT_EQ(solve.result(4, j), T(0));
+  }
+}
+
 TYPED_TEST(AdjointOnly, QuestionsAskForTransposedProductsAtThePointsOfTheRows) {
   using T = typename TypeParam::T;
   for (const Retire retire : {Retire::off, Retire::on, Retire::halve}) {

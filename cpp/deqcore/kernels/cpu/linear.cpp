@@ -59,6 +59,41 @@ void run(CpuQueue& queue, const BeginLinear<T>& k) {
 }
 
 template <class T>
+void run(CpuQueue& queue, const PoseProbe<T>& k) {
+  const std::int64_t width = k.along.width;
+  queue.note("PoseProbe", k.rows.count * width * sizeof(T));
+  for (std::int64_t i = 0; i < k.rows.count; ++i)
+    for (std::int64_t at = 0; at < width; ++at) k.along[i][at] = static_cast<T>(probe_entry(at));
+}
+
+template <class T>
+void run(CpuQueue& queue, const TakeProbe<T>& k) {
+  const std::int64_t width = k.along.width, bytes = 2 * width * sizeof(T);
+  queue.note("TakeProbe", k.rows.count * bytes);
+  queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
+    at_simd_level([&](auto simd) __attribute__((always_inline)) {
+      constexpr int lanes = lanes::doubles<simd.bytes>;
+      for (std::int64_t i = first; i < first + count; ++i) {
+        const std::int64_t row = k.rows.ids[i];
+        const T *along = k.along[i], *answer = k.answer[i];
+        const bool minus = k.form == Operator::identity_minus;
+        const double size =
+            lanes::norm<lanes>(Norm::two, width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
+              const auto product = lanes::load_double<L>(answer + at);
+              return minus ? lanes::load_double<L>(along + at) - product : product;
+            });
+        const double asked = lanes::norm<lanes>(
+            Norm::two, width,
+            [=]<int L>(std::int64_t at) __attribute__((always_inline)) { return lanes::load_double<L>(along + at); });
+        k.states.growth[row] = std::max(k.states.growth[row], size / asked);
+        if (!std::isfinite(size)) k.states.residual[row] = size;
+        k.states.answered[row] = Answered::product;
+      }
+    });
+  });
+}
+
+template <class T>
 void run(CpuQueue& queue, const MeasureLinear<T>& k) {
   const std::int64_t width = k.b.width, bytes = 4 * width * sizeof(T);
   queue.note("MeasureLinear", k.rows.count * bytes);
@@ -144,6 +179,8 @@ void run(CpuQueue& queue, const TakeDirection<T>& k) {
 }
 
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, BeginLinear);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, PoseProbe);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, TakeProbe);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, MeasureLinear);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, JudgeLinear);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, KeepSolution);

@@ -45,6 +45,13 @@ void run(CpuQueue& queue, const AddRows<T>& k) {
 }
 
 template <class T>
+void run(CpuQueue& queue, const ClearRows<T>& k) {
+  queue.note("ClearRows", 0);  // hardly ever
+  for (std::int64_t i = 0; i < k.x.rows; ++i)
+    if (k.norms[i] == 0) std::fill_n(k.x[i], k.x.width, T(0));
+}
+
+template <class T>
 void run(CpuQueue& queue, const MeasureRows<T>& k) {
   const std::int64_t bytes = k.x.width * sizeof(T);
   queue.note("MeasureRows", k.x.rows * bytes);
@@ -64,6 +71,7 @@ void run(CpuQueue& queue, const MeasureRows<T>& k) {
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, CopyRows);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, GatherRows);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, AddRows);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, ClearRows);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, MeasureRows);
 
 }  // namespace deqcore

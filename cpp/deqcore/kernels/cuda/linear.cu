@@ -50,6 +50,39 @@ void run(CudaQueue& queue, const BeginLinear<T>& k) {
 }
 
 template <class T>
+void run(CudaQueue& queue, const PoseProbe<T>& k) {
+  queue.note("PoseProbe", k.rows.count * k.along.width * sizeof(T));
+  cuda::for_each_cell(queue, "PoseProbe", k.rows.count, k.along.width, [k] __device__(std::int64_t i, std::int64_t at) {
+    k.along[i][at] = static_cast<T>(probe_entry(at));
+  });
+}
+
+template <class T>
+void run(CudaQueue& queue, const TakeProbe<T>& k) {
+  const std::int64_t width = k.along.width;
+  queue.note("TakeProbe", 2 * k.rows.count * width * sizeof(T));
+  cuda::for_each_row(queue, "TakeProbe", k.rows.count, width, 2, [k, width] __device__(std::int64_t i) {
+    const T *along = k.along[i], *answer = k.answer[i];
+    const bool minus = k.form == Operator::identity_minus;
+    double norms[2];  // of A v, v
+    cuda::row_norms(
+        Norm::two, width,
+        [along, answer, minus](std::int64_t at, double* values) {
+          const double product = answer[at];
+          values[1] = along[at];
+          values[0] = minus ? values[1] - product : product;
+        },
+        norms);
+    if (threadIdx.x != 0) return;
+    const std::int64_t row = k.rows.ids[i];
+    const double growth = norms[0] / norms[1];
+    if (growth > k.states.growth[row]) k.states.growth[row] = growth;
+    if (!row_math::finite(norms[0])) k.states.residual[row] = norms[0];
+    k.states.answered[row] = Answered::product;
+  });
+}
+
+template <class T>
 void run(CudaQueue& queue, const MeasureLinear<T>& k) {
   queue.note("MeasureLinear", k.rows.count * 4 * k.b.width * sizeof(T));
   cuda::for_each_row(queue, "MeasureLinear", k.rows.count, k.b.width, 2, [k] __device__(std::int64_t i) {
@@ -138,6 +171,8 @@ void run(CudaQueue& queue, const TakeDirection<T>& k) {
 }
 
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, BeginLinear);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, PoseProbe);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, TakeProbe);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, MeasureLinear);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, JudgeLinear);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, KeepSolution);

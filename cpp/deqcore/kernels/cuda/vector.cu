@@ -28,6 +28,14 @@ void run(CudaQueue& queue, const AddRows<T>& k) {
 }
 
 template <class T>
+void run(CudaQueue& queue, const ClearRows<T>& k) {
+  queue.note("ClearRows", 0);
+  cuda::for_each_cell(queue, "ClearRows", k.x.rows, k.x.width, [k] __device__(std::int64_t i, std::int64_t at) {
+    if (k.norms[i] == 0) k.x[i][at] = T(0);
+  });
+}
+
+template <class T>
 void run(CudaQueue& queue, const MeasureRows<T>& k) {
   queue.note("MeasureRows", k.x.rows * k.x.width * sizeof(T));
   cuda::for_each_row(queue, "MeasureRows", k.x.rows, k.x.width, 1, [k] __device__(std::int64_t i) {
@@ -41,6 +49,7 @@ void run(CudaQueue& queue, const MeasureRows<T>& k) {
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, CopyRows);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, GatherRows);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, AddRows);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, ClearRows);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, MeasureRows);
 
 }  // namespace deqcore
