@@ -61,23 +61,22 @@ template <class T>
 void run(CudaQueue& queue, const TakeProbe<T>& k) {
   const std::int64_t width = k.along.width;
   queue.note("TakeProbe", 2 * k.rows.count * width * sizeof(T));
-  cuda::for_each_row(queue, "TakeProbe", k.rows.count, width, 2, [k, width] __device__(std::int64_t i) {
+  cuda::for_each_row(queue, "TakeProbe", k.rows.count, width, 1, [k, width] __device__(std::int64_t i) {
     const T *along = k.along[i], *answer = k.answer[i];
-    const bool minus = k.form == Operator::identity_minus;
-    double norms[2];  // of A v, v
+    const double kept = k.form == Operator::identity_minus ? 1 : 0, sign = 1 - 2 * kept;
+    double size[1], asked[1];  // of A v = kept v + sign answer, and of v
     cuda::row_norms(
         Norm::two, width,
-        [along, answer, minus](std::int64_t at, double* values) {
-          const double product = answer[at];
-          values[1] = along[at];
-          values[0] = minus ? values[1] - product : product;
+        [along, answer, kept, sign](std::int64_t at, double* values) {
+          values[0] = kept * static_cast<double>(along[at]) + sign * static_cast<double>(answer[at]);
         },
-        norms);
+        size);
+    cuda::row_norms(Norm::two, width, [along](std::int64_t at, double* values) { values[0] = along[at]; }, asked);
     if (threadIdx.x != 0) return;
     const std::int64_t row = k.rows.ids[i];
-    const double growth = norms[0] / norms[1];
+    const double growth = size[0] / asked[0];
     if (growth > k.states.growth[row]) k.states.growth[row] = growth;
-    if (!row_math::finite(norms[0])) k.states.residual[row] = norms[0];
+    if (!row_math::finite(size[0])) k.states.residual[row] = size[0];
     k.states.answered[row] = Answered::product;
   });
 }
