@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -350,7 +351,7 @@ def _lengths(block: np.ndarray) -> np.ndarray:
     return np.where(finite, np.linalg.norm(lengths, axis=1) * safe, math.inf)
 
 
-class _Value:
+class _Value(ABC):
     """f(z) at float64, how far off it may be, and J."""
 
     z: np.ndarray  # (rows, width) at float64
@@ -358,13 +359,13 @@ class _Value:
     away: np.ndarray  # (rows,): |w - z|, rounding error of w included
     noise: np.ndarray  # (rows,): |w - exact|
 
+    @abstractmethod
     def jacobian(self, row: int) -> tuple[np.ndarray, float]:
         """J of a row, and how far off it may be in the 2-norm."""
-        raise NotImplementedError
 
+    @abstractmethod
     def residual(self, row: int) -> tuple[np.ndarray, float]:
         """f(z) - z of a row, and how far off it may be."""
-        raise NotImplementedError
 
 
 class _DenseValue(_Value):

@@ -47,7 +47,7 @@ def climb(
     ``apart``: whether rows can be solved without the others. If not, all are asked about again, and those that have
     converged start from their solutions. Every rung gets an equal share of the steps that are left.
     """
-    door, xp = state.door, state.door.xp
+    door = state.door
     total: Solution | None = None
     names = np.empty(state.rows, object)
     going = np.arange(state.rows)
@@ -69,7 +69,7 @@ def climb(
             break
     assert total is not None
     total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=max_steps))
-    if on_failure != "return" and bool((xp.asarray(to_host(total.status)) < 0).any()):
+    if on_failure != "return" and bool((to_host(total.status) < 0).any()):
         complain(total, function, on_failure, 5)
     return total
 

@@ -202,8 +202,8 @@ class GMRES(Method):
     is reported is measured by a product of its own. With a preconditioner it is flexible, from the right (Saad 1993).
 
     Args:
-        restart: vectors in the basis before it is begun anew, 1 to 500. Memory: restart + 3 states per row (twice that
-            with a preconditioner), never more than the width needs.
+        restart: vectors in the basis before it is begun anew, 1 to 500, never more than the width needs. Memory per
+            row: restart + 4 states (twice that with a preconditioner) and restart (restart + 11) / 2 float64.
 
     Raises:
         ValueError: restart is outside its range.
@@ -231,7 +231,7 @@ class BiCGSTAB(Method):
     """BiCGSTAB: two products per step and few vectors, whatever the number of steps (van der Vorst 1992).
 
     Less robust than :class:`GMRES`: it breaks down on rows whose spectrum is close to the imaginary axis. A row that it
-    cannot go on with ends as ``breakdown``. Memory: 6 states per row.
+    cannot go on with ends as ``breakdown``. Memory: 7 states per row, 8 with a preconditioner.
 
     Raises:
         TypeError: an option is given; it has none.
