@@ -24,3 +24,5 @@
 #include "deqcore/linear/methods.hpp"
 #include "deqcore/maps/activation.hpp"
 #include "deqcore/maps/dense.hpp"
+#include "deqcore/newton/methods.hpp"
+#include "deqcore/newton/newton_solve.hpp"

@@ -65,6 +65,7 @@ void init_base(nb::module_& m) {
   m.def("first_not_finite", &first_not_finite<double>, nb::arg("array").noconvert());
   m.def("status_name", [](int code) { return std::string(name(static_cast<Status>(code))); }, nb::arg("code"));
 
+  nb::enum_<Relative>(m, "Relative").value("to_image", Relative::to_image).value("to_scale", Relative::to_scale);
   nb::enum_<Norm>(m, "Norm").value("two", Norm::two).value("inf", Norm::inf);
   nb::enum_<Retire>(m, "Retire").value("off", Retire::off).value("on", Retire::on).value("halve", Retire::halve);
 
@@ -74,6 +75,7 @@ void init_base(nb::module_& m) {
       .def_rw("atol", &Stop::atol)
       .def_rw("max_steps", &Stop::max_steps)
       .def_rw("norm", &Stop::norm)
+      .def_rw("relative", &Stop::relative)
       .def_rw("look_every", &Stop::look_every)
       .def_rw("retire", &Stop::retire);
   m.def("resolved_rtol32", [](const Stop& stop) { return resolve<float>(stop).rtol; }, nb::arg("stop"));
@@ -120,7 +122,8 @@ void init_base(nb::module_& m) {
   nb::class_<Counts>(m, "Counts")
       .def_ro("questions", &Counts::questions)
       .def_ro("rows_asked", &Counts::rows_asked)
-      .def_ro("looks", &Counts::looks);
+      .def_ro("looks", &Counts::looks)
+      .def_ro("products", &Counts::products);
 }
 
 }  // namespace deqcore::python

@@ -54,6 +54,7 @@ class Dialogue {
   }
 
   std::int64_t count() const { return question_.count; }
+  bool about_value() const { return question_.kind == Ask::value; }
   std::int64_t offset(const void* inside) const {
     return static_cast<const std::byte*>(inside) - static_cast<const std::byte*>(scratch_);
   }
@@ -77,10 +78,11 @@ class Dialogue {
   static constexpr std::size_t long_step = 32 * 1024;  // elements: tens of microseconds, worth handing the lock over
 
   int pass_on(const T* answer) {
-    const std::int64_t asked = question_.count;
-    question_ = solver_->advance(dense_rows(answer, asked, solver_->block(0).width));
+    const Question<T> before = question_;
+    question_ = solver_->advance(dense_rows(answer, before.count, solver_->block(0).width));
     if (!question_) return done;
-    return question_.count == asked ? flipped : reshaped;
+    const bool same_kind = (question_.kind == Ask::value) == (before.kind == Ask::value);
+    return same_kind && question_.count == before.count && question_.rows == before.rows ? flipped : reshaped;
   }
 
   void* scratch_;  // kept alive by the Python side (keep_alive on the constructor)
@@ -100,6 +102,7 @@ void bind_dialogue(Class& c) {
   c.def("cancel", &D::cancel)
       .def("block_offset", &D::block_offset, nb::arg("which"))
       .def_prop_ro("count", &D::count)
+      .def_prop_ro("about_value", &D::about_value)
       .def_prop_ro("question_offset", &D::question_offset)
       .def_prop_ro("rows_offset", &D::rows_offset)
       .def_prop_ro("counts", &D::counts)

@@ -9,6 +9,7 @@ void init_base(nanobind::module_& m);
 void init_fixed_point(nanobind::module_& m);
 void init_linear(nanobind::module_& m);
 void init_adjoint(nanobind::module_& m);
+void init_newton(nanobind::module_& m);
 void init_maps(nanobind::module_& m);
 
 }  // namespace deqcore::python

@@ -40,6 +40,16 @@ Counts without_lock(const Run& run) {
   return counts;
 }
 
+template <class T, class AnyMethod>
+Counts forward(const Dense<T>& self, Matrix<const T> z0, Matrix<const T> injection, Matrix<T> result,
+               const ReportArrays& report, std::optional<Vector<const double>> scale, const AnyMethod& method,
+               const Stop& stop, int threads) {
+  return without_lock([&](Interrupt& interrupt) {
+    return self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(result), report.view(),
+                      scale ? scale->data() : nullptr, &interrupt);
+  });
+}
+
 // A solve with the map's derivative: adjoint or tangent.
 template <class T, auto Solve>
 Counts linearised(const Dense<T>& self, Matrix<const T> z, Matrix<const T> injection, Matrix<const T> g,
@@ -116,17 +126,12 @@ void bind(nb::module_& m, const char* name) {
           },
           nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("u").noconvert(),
           nb::arg("dW").noconvert(), nb::arg("dc").noconvert(), nb::arg("threads"))
-      .def(
-          "solve",
-          [](const D& self, In z0, In injection, Out result, const ReportArrays& report,
-             std::optional<Vector<const double>> scale, const Method& method, const Stop& stop, int threads) {
-            return without_lock([&](Interrupt& interrupt) {
-              return self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(result), report.view(),
-                                scale ? scale->data() : nullptr, &interrupt);
-            });
-          },
-          nb::arg("z0").noconvert(), nb::arg("injection").noconvert(), nb::arg("result").noconvert(), nb::arg("report"),
-          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
+      .def("solve", &forward<T, Method>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
+           nb::arg("result").noconvert(), nb::arg("report"), nb::arg("scale").none(), nb::arg("method"),
+           nb::arg("stop"), nb::arg("threads"))
+      .def("solve", &forward<T, NewtonMethod>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
+           nb::arg("result").noconvert(), nb::arg("report"), nb::arg("scale").none(), nb::arg("method"),
+           nb::arg("stop"), nb::arg("threads"))
       .def("solve_adjoint", &linearised<T, &D::solve_adjoint>, nb::arg("z").noconvert(),
            nb::arg("injection").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").none(),
            nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
@@ -140,7 +145,11 @@ void bind(nb::module_& m, const char* name) {
            nb::arg("adjoint_method"), nb::arg("adjoint_stop"), nb::arg("threads"))
       .def(
           "copy_weights", [](const D& self, Out W) { self.copy_weights(W.data()); }, nb::arg("W").noconvert())
-      .def("solve_bytes", &D::solve_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"), nb::arg("rows"))
+      .def("solve_bytes", nb::overload_cast<int, const Method&, const Stop&, std::int64_t>(&D::solve_bytes, nb::const_),
+           nb::arg("threads"), nb::arg("method"), nb::arg("stop"), nb::arg("rows"))
+      .def("solve_bytes",
+           nb::overload_cast<int, const NewtonMethod&, const Stop&, std::int64_t>(&D::solve_bytes, nb::const_),
+           nb::arg("threads"), nb::arg("method"), nb::arg("stop"), nb::arg("rows"))
       .def("solve_adjoint_bytes", &D::solve_adjoint_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"),
            nb::arg("rows"));
 }

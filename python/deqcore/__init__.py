@@ -19,10 +19,24 @@ from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._gradient_check import GradientCheck, check_gradient
 from ._linear import linear_solve
-from ._methods import GMRES, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, Method, Neumann, Phantom, Picard
+from ._methods import (
+    GMRES,
+    Anderson,
+    BiCGSTAB,
+    Broyden,
+    Direct,
+    JacobianFree,
+    Method,
+    Neumann,
+    Newton,
+    NewtonKrylov,
+    Phantom,
+    Picard,
+)
 from ._options import num_threads, set_num_threads
 from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
+from ._root import root
 from ._solution import Progress, Solution, Status, Tolerances
 from ._splitting import Splitting, SplittingAdjoint, forward_backward, peaceman_rachford
 from ._warm import Warm
@@ -45,6 +59,8 @@ __all__ = [
     "JacobianPenalty",
     "Method",
     "Neumann",
+    "Newton",
+    "NewtonKrylov",
     "Phantom",
     "Picard",
     "Plan",
@@ -69,6 +85,7 @@ __all__ = [
     "peaceman_rachford",
     "plan",
     "plot",
+    "root",
     "scratch_bytes",
     "set_num_threads",
     "spectral_cap",

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import describe, door_for, same_library, to_host
-from ._methods import Direct, JacobianFree, Neumann, native_of, resolve_method
+from ._methods import Direct, JacobianFree, Neumann, Newton, NewtonMethod, default_steps, native_of, resolve_method
 from ._options import check_on_failure, flag, retire_named, stop_rule, threads_named
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
@@ -179,7 +179,7 @@ class Setup:
         self.stop = stop_rule(
             rtol=rtol,
             atol=atol,
-            max_steps=max_steps,
+            max_steps=default_steps(self.chosen, state.width) if max_steps is None else max_steps,
             norm=norm,
             look_every=state.door.look_every if look_every is None else look_every,
             retire=retire_as,
@@ -190,6 +190,12 @@ class Setup:
             raise ValueError(
                 f"max_steps: {self.stop.max_steps} given; Direct() on rows of width {state.width} needs at least "
                 f"{needed}: a product per column, and {needed - state.width} for residuals"
+            )
+        one_step = state.width + 2
+        if isinstance(self.chosen, Newton) and self.stop.max_steps < one_step and state.width <= self.chosen.max_width:
+            raise ValueError(
+                f"max_steps: {self.stop.max_steps} given; Newton() on rows of width {state.width} needs at least "
+                f"{one_step}: an evaluation, a product per column, and an evaluation of the step"
             )
         if isinstance(self.chosen, Neumann) and self.stop.max_steps < self.chosen.k - 1:
             raise ValueError(
@@ -206,7 +212,9 @@ class Setup:
         """A solver and its scratch. ``form``: what its kind takes besides."""
         state = self.state
         rows, width = state.block.shape
-        family = "adjoint" if self.name == "tangent" else self.name
+        family = "adjoint" if self.name == "tangent" else "fixed_point" if self.name == "root" else self.name
+        if isinstance(self.chosen, NewtonMethod):
+            family = "newton"
         options = (self.method_options, self.stop, *form)
         made: tuple[Any, Any] = state.door.solver(family, state.dtype, rows, width, state.shape, options, self.threads)
         return made
@@ -232,7 +240,7 @@ class Setup:
             out(report.steps),
             out(report.rejected),
             out(report.singular),
-            counts.questions,
+            counts.questions - getattr(counts, "products", 0),
             counts.rows_asked,
             Tolerances(self.rtol, stop.atol, stop.max_steps, stop.norm.name, self.relative_to),
             self.retire,
@@ -243,6 +251,7 @@ class Setup:
             warm,
             self.method,
             self.name,
+            getattr(counts, "products", 0),
         )
         if self.on_failure != "return" and (failed if failed is not None else bool((report.status < 0).any())):
             complain(solution, self.name, self.on_failure, self.frames)
@@ -254,7 +263,7 @@ def converse(
     scratch: np.ndarray,
     state: State,
     bind: Callable[[int, np.ndarray], Callable[[np.ndarray], Any]],
-    what: str,
+    what: str | Callable[[], str],
     callback: Callable[[Progress], Any] | None,
     look_every: int,
     bind_preconditioner: Callable[[int, np.ndarray], Callable[[np.ndarray], Any]] | None = None,
@@ -265,10 +274,11 @@ def converse(
     ``bind_preconditioner``, every question but the first is put to that call before, whose answer is then asked about.
     """
     door, dtype = state.door, state.dtype
-    both_blocks = solver.block_offset(0) + solver.block_offset(1)
+    name = what if callable(what) else lambda: what
 
     def reshape() -> tuple[Callable[[Any], Any], Callable[[Any], Any] | None, Callable[[Any], int], Any, Any]:
         count, at = solver.count, solver.question_offset
+        both_blocks = solver.block_offset(0) + solver.block_offset(1)
         shape = state.question_shape(count)
         rows = door.view(scratch, solver.rows_offset, (count,), np.int32).copy()
         question, other = (door.view(scratch, place, shape, dtype) for place in (at, both_blocks - at))
@@ -297,7 +307,7 @@ def converse(
         answer = call(question)
         reply = advance(answer)
         if reply == _REFUSED:
-            reply = hand_over(answer, what)
+            reply = hand_over(answer, name())
         if callback is not None:
             steps += 1
             if (reply == _DONE or steps % look_every == 0) and _wants_to_stop(callback, steps, solver):

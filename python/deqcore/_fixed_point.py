@@ -13,7 +13,8 @@ from . import _core
 from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._ladder import climb, is_ladder, rungs_of
-from ._methods import Method, native_of, resolve_method
+from ._methods import Method, NewtonMethod, native_of, resolve_method
+from ._newton import check_jvp, own_product, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
 from ._solution import Callback, Solution
 from .maps import Dense
@@ -29,9 +30,10 @@ def fixed_point(
     row_args: tuple[Any, ...] = (),
     pass_rows: bool = False,
     method: Any = None,
+    jvp: Callable[..., Any] | None = None,
     rtol: float | None = None,
     atol: float = 0.0,
-    max_steps: int = 200,
+    max_steps: int | None = None,
     norm: Any = 2,
     scale: Any = None,
     look_every: int | None = None,
@@ -62,12 +64,16 @@ def fixed_point(
         args: passed to f whole.
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
-        method: :class:`Anderson` (the default), :class:`Broyden`, :class:`Picard`, or a name; or a list of them, a
-            ladder: rows that the first did not solve go on under the next from their best points, held against the
-            same scale, each method with an equal share of the steps that are left.
+        method: :class:`Anderson` (the default), :class:`Broyden`, :class:`Picard`, :class:`NewtonKrylov`,
+            :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not solve go on under the
+            next from their best points, held against the same scale, each method with an equal share of the steps that
+            are left.
+        jvp: for Newton's methods: products J(z) v with J = df/dz, called ``jvp(z, v, *args, *row_args)`` with v shaped
+            like z; None is differences of f. A native map has its own.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.
-        max_steps: most map evaluations per row.
+        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`NewtonKrylov` 2000, for
+            :class:`Newton` 50 (width + 1).
         norm: 2 or ``math.inf``, over each row.
         scale: S0 in place of the measured one: a number, or one per row.
         look_every: steps between two looks at the progress; None is 1 on the CPU, 4 on a GPU, where a look waits.
@@ -113,11 +119,13 @@ def fixed_point(
         state = check_state(z0, "z0", door=door)
         check_args(args, row_args)
         check_callback(callback)
+        check_jvp(jvp, f, method)
         pass_rows = flag(pass_rows, "pass_rows")
         scales = check_scale(scale, state.rows)
         if is_ladder(method):
             options = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every, "trace": trace}
             options |= {"callback": callback, "threads": threads, "stream": stream, "retire": retire, "args": args}
+            options |= {"jvp": jvp}
             return _by_ladder(f, state, row_args, pass_rows, scales, method, max_steps, on_failure, options)
         setup = Setup(
             "fixed_point",
@@ -142,6 +150,9 @@ def fixed_point(
             row_args = (f._per_row(injection, state),)
         row_data = check_row_args(row_args, state)
         call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
+        if isinstance(setup.chosen, NewtonMethod):
+            product = partial(f._product_of, product="jvp", threads=setup.threads) if isinstance(f, Dense) else jvp
+            return solve_newton(setup, call, product or own_product(f, "jvp"), args, row_data, pass_rows, scales, callback)
 
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:
             own = gathered(row_data, count, rows, state)
@@ -177,12 +188,14 @@ def _by_ladder(
         row_args = (f._per_row(f._injection(options["args"], row_args, pass_rows, state, "z0"), state),)
 
     def solve(start: Any, rows: Any, own: tuple[Any, ...], rung: Method, share: int, known: Any) -> Solution:
-        call: Any = f
+        call, product = f, options["jvp"]
         if pass_rows and rows is not None:  # the rung's rows, by their places in the whole batch
             ids = door.xp.asarray(rows.astype(np.int32))
 
-            def call(z: Any, *data: Any, rows: Any) -> Any:
-                return f(z, *data, rows=door.outward(ids[door.inward(rows)]))
+            def placed(of: Any) -> Callable[..., Any]:
+                return lambda *data, rows: of(*data, rows=door.outward(ids[door.inward(rows)]))
+
+            call, product = placed(f), product and placed(product)
 
         return fixed_point(
             call,
@@ -193,11 +206,12 @@ def _by_ladder(
             max_steps=share,
             scale=scales if known is None else known,
             on_failure="return",
-            **options,
+            **options | {"jvp": product if isinstance(rung, NewtonMethod) else None},
         )
 
     apart = native or bool(row_args) or pass_rows or options["retire"] not in (None, False)
-    rungs, steps = rungs_of(method, "fixed_point"), bounded(max_steps, "max_steps")
+    rungs = rungs_of(method, "fixed_point")
+    steps = None if max_steps is None else bounded(max_steps, "max_steps")
     return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point")
 
 

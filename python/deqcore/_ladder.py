@@ -11,7 +11,7 @@ import numpy as np
 
 from ._arrays import to_host
 from ._dialogue import State, complain
-from ._methods import Method, resolve_method
+from ._methods import Method, Newton, default_steps, resolve_method
 from ._solution import Solution, Status
 
 __all__ = ["climb", "is_ladder", "rungs_of"]
@@ -38,27 +38,32 @@ def climb(
     state: State,
     row_args: tuple[Any, ...],
     apart: bool,
-    max_steps: int,
+    max_steps: int | None,
     on_failure: str,
     function: str,
 ) -> Solution:
     """Solve by ``solve(z0, rows, row_args, method, max_steps, scale)`` rung by rung; -> what the rungs found together.
 
     ``apart``: whether rows can be solved without the others. If not, all are asked about again, and those that have
-    converged start from their solutions. Every rung gets an equal share of the steps that are left.
+    converged start from their solutions. Every rung gets an equal share of the steps that are left, or as many as it
+    has by default where no limit is given.
     """
     door = state.door
     total: Solution | None = None
+    usual = [default_steps(rung, state.width) for rung in rungs]
+    most = sum(usual) if max_steps is None else max_steps
     names = np.empty(state.rows, object)
     going = np.arange(state.rows)
     for i, rung in enumerate(rungs):
         used = 0 if total is None else int(to_host(total.steps)[going].max())
-        share = max(1, (max_steps - used) // (len(rungs) - i))
+        if not _fits(rung, state.width, usual[i] if max_steps is None else max_steps - used) and len(rungs) > 1:
+            continue
+        share = usual[i] if max_steps is None else max(1, (max_steps - used) // (len(rungs) - i))
         if total is None:
             total = solve(door.outward(state.block.reshape(state.shape)), None, row_args, rung, share, None)
             names[:] = rung.name
         else:
-            if used >= max_steps:
+            if used >= most:
                 break
             rows = going if apart else np.arange(state.rows)
             total = _rescue(solve, total, state, rows, going, row_args, rung, share)
@@ -67,11 +72,17 @@ def climb(
         going = np.flatnonzero((status < 0) & ~np.isin(status, _NOT_RESCUED))
         if not len(going) or (status == Status.cancelled).any():
             break
-    assert total is not None
-    total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=max_steps))
+    if total is None:
+        raise ValueError(f"method: {rungs!r} given; none of them takes rows of width {state.width} in {most} steps")
+    total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=most))
     if on_failure != "return" and bool((to_host(total.status) < 0).any()):
         complain(total, function, on_failure, 5)
     return total
+
+
+def _fits(rung: Method, width: int, steps: int) -> bool:
+    """Whether a rung can take a step at all; one that cannot is passed over."""
+    return not isinstance(rung, Newton) or (width <= rung.max_width and width + 2 <= steps)
 
 
 def _rescue(
@@ -122,6 +133,7 @@ def _rescue(
         rejected=merged("rejected", add=True),
         singular=merged("singular", add=True),
         nfe=before.nfe + after.nfe,
+        products=before.products + after.products,
         rows_asked=before.rows_asked + after.rows_asked,
         copies=before.copies + after.copies,
         scratch_bytes=max(before.scratch_bytes, after.scratch_bytes),

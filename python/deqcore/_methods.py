@@ -20,8 +20,12 @@ __all__ = [
     "JacobianFree",
     "Method",
     "Neumann",
+    "Newton",
+    "NewtonKrylov",
+    "NewtonMethod",
     "Phantom",
     "Picard",
+    "default_steps",
     "native_of",
     "resolve_method",
 ]
@@ -30,7 +34,8 @@ __all__ = [
 class Method:
     """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made.
 
-    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`Broyden`. Linear methods: :class:`GMRES`,
+    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`Broyden`. Newton's methods, which also find roots:
+    :class:`NewtonKrylov`, :class:`Newton`. Linear methods: :class:`GMRES`,
     :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`,
     :class:`Phantom`.
 
@@ -58,6 +63,8 @@ class Method:
         """Let the core refuse numbers out of range."""
         if "linear_solve" in self._solves:
             _core.LinearSolve64.scratch_bytes(1, 1, self._native(), _core.Stop(), False)
+        elif isinstance(self, NewtonMethod):
+            _core.NewtonSolve64.scratch_bytes(1, 1, self._native(), _core.Stop(), False, False)
         else:
             _core.Adjoint64.scratch_bytes(1, 1, self._native(), _core.Stop())
 
@@ -81,7 +88,7 @@ class Picard(Method):
 
     beta: float
     name: ClassVar[str] = "picard"
-    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "adjoint", "tangent")
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "root", "adjoint", "tangent")
 
     def __init__(self, *, beta: float = 1.0, **unknown: NoReturn) -> None:
         if unknown:
@@ -120,7 +127,7 @@ class Anderson(Method):
     ridge: float
     growth: float
     name: ClassVar[str] = "anderson"
-    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "adjoint", "tangent")
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "root", "adjoint", "tangent")
 
     def __init__(
         self,
@@ -171,7 +178,7 @@ class Broyden(Method):
     full: str
     growth: float
     name: ClassVar[str] = "broyden"
-    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "adjoint", "tangent")
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "root", "adjoint", "tangent")
 
     def __init__(
         self, *, history: int = 10, full: str = "restart", growth: float = 1000.0, **unknown: NoReturn
@@ -384,11 +391,100 @@ class Phantom(Neumann):
     _core_name: ClassVar[str] = "Neumann"
 
 
+class NewtonMethod(Method):
+    """Base of Newton's methods, which ask for products and find roots as such."""
+
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "root")
+
+
+@dataclass(frozen=True, init=False)
+class NewtonKrylov(NewtonMethod):
+    """Newton's method with steps by GMRES, each only as exact as the progress made deserves; backtracking.
+
+    A step s solves (I - J) s = f(z) - z to eta times the residual, eta <- 0.9 (new residual / old)^2, safeguarded
+    (Eisenstat and Walker 1996, SIAM J. Sci. Comput. 17, choice 2); then a fraction of it is taken that makes the
+    residual fall (Dennis and Schnabel 1983). Products with J are ``jvp=``, those of a native map, or differences. A row
+    whose residual falls along no step ends as ``breakdown``: it may be near a local minimum of the residual.
+
+    Args:
+        restart: vectors in GMRES's basis before it is begun anew, 1 to 500, never more than the width needs. Memory per
+            row: restart + 8 states.
+        forcing: eta, fixed, in (0, 1); None is the choice above.
+
+    Raises:
+        ValueError: a number is outside its range.
+        TypeError: a number is of the wrong kind, or an option is unknown.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> z = deqcore.fixed_point(np.cos, np.ones((1, 3)), method=deqcore.NewtonKrylov())
+        >>> z.success, z.value.round(4).tolist()
+        (True, [[0.7391, 0.7391, 0.7391]])
+    """
+
+    restart: int
+    forcing: float | None
+    name: ClassVar[str] = "newton_krylov"
+
+    def __init__(self, *, restart: int = 40, forcing: float | None = None, **unknown: NoReturn) -> None:
+        if unknown:
+            refuse_unknown("NewtonKrylov", unknown, ("restart", "forcing"))
+        object.__setattr__(self, "restart", integer(restart, "restart"))
+        object.__setattr__(self, "forcing", None if forcing is None else real(forcing, "forcing"))
+        if self.forcing is not None and not 0 < self.forcing < 1:
+            raise ValueError(f"forcing: {forcing} given; expected a number in (0, 1), or None")
+        self._checked()
+
+    def _native(self) -> Any:
+        options = _core.NewtonKrylov()
+        options.restart, options.forcing = self.restart, self.forcing or 0.0
+        return options
+
+
+@dataclass(frozen=True, init=False)
+class Newton(NewtonMethod):
+    """Newton's method with the Jacobian of each row factored, for narrow rows; a dogleg where a whole step fails.
+
+    The Jacobian comes from one product per column, or one difference, at every accepted point. The step bends from the
+    steepest descent of the squared residual to Newton's, as far as a trust radius allows (Powell 1970), in variables
+    scaled by the lengths of the columns (More 1978). On piecewise linear maps it lands on the solution once it stands
+    on the right piece.
+
+    Args:
+        max_width: wider rows are refused, 1 to 4096. Memory: width^2 float64 per row.
+
+    Raises:
+        ValueError: max_width is outside its range.
+        TypeError: max_width is not an integer, or an option is unknown.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> steep = lambda z: np.maximum(0.999 * z + 1.0, 0.0)
+        >>> deqcore.fixed_point(steep, np.zeros((1, 1)), method=deqcore.Newton()).value.round(6).tolist()
+        [[1000.0]]
+    """
+
+    max_width: int
+    name: ClassVar[str] = "newton"
+
+    def __init__(self, *, max_width: int = 512, **unknown: NoReturn) -> None:
+        if unknown:
+            refuse_unknown("Newton", unknown, ("max_width",))
+        object.__setattr__(self, "max_width", integer(max_width, "max_width"))
+        self._checked()
+
+
 _BY_NAME: dict[str, type[Method]] = {
-    kind.name: kind for kind in (Picard, Anderson, Broyden, GMRES, BiCGSTAB, Direct, JacobianFree, Neumann, Phantom)
+    kind.name: kind
+    for kind in (
+        *(Picard, Anderson, Broyden, NewtonKrylov, Newton),
+        *(GMRES, BiCGSTAB, Direct),
+        *(JacobianFree, Neumann, Phantom),
+    )
 }
 _DEFAULTS: dict[str, Method] = {
     "fixed_point": Anderson(),
+    "root": NewtonKrylov(),
     "adjoint": GMRES(),
     "tangent": GMRES(),
     "linear_solve": GMRES(),
@@ -413,6 +509,13 @@ def resolve_method(method: Any, function: str) -> Method:
     if function not in method._solves:
         raise ValueError(f"method: {method!r} given; {function}() takes one of {', '.join(map(repr, known))}")
     return method
+
+
+def default_steps(method: Method, width: int) -> int:
+    """Evaluations and products per row where none are given."""
+    if isinstance(method, Newton):
+        return 50 * (width + 1)
+    return 2000 if isinstance(method, NewtonKrylov) else 200
 
 
 @lru_cache(maxsize=64)

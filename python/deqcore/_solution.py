@@ -32,7 +32,7 @@ class Status(IntEnum):
     stalled = -2  #: no more progress, at the rounding noise of the map
     diverged = -3  #: the iterates ran away
     not_finite = -4  #: the map answered NaN or infinity
-    breakdown = -5  #: a linear method cannot go on
+    breakdown = -5  #: the method cannot go on: a linear one, or no Newton step lowers the residual
     map_failed = -6  #: the map reported a failure
     cancelled = -7  #: the caller stopped the solve
     ill_conditioned = -8  #: the residual is small and the estimated error is not
@@ -52,6 +52,18 @@ _ADVICE = {
     Status.ill_conditioned: "close to singular: the answer may be far off although its residual is small",
     Status.approximate: "this method does not solve (I - J)' u = g and tests nothing: check_gradient() measures how "
     "far it is off, estimate_error=True estimates it, method=GMRES() solves it",
+}
+#: The same for Newton's methods.
+_NEWTON = ("newton", "newton_krylov")
+_NEWTON_ADVICE = {
+    Status.out_of_steps: "raise max_steps, which counts products too, or loosen rtol; NewtonKrylov: raise restart=, or "
+    "Newton() for narrow rows",
+    Status.stalled: "the tolerance is below the rounding noise of the map, or of products by differences: loosen rtol, "
+    "use float64, or give jvp=",
+    Status.breakdown: "no step lowers the residual: near a local minimum of it, at a kink of the map, or jvp is wrong; "
+    "try another z0, or another method before this one in a ladder",
+    Status.not_finite: "the map or a product is NaN or infinite near the best point: check its domain, or try another "
+    "z0",
 }
 #: The same for linear methods, which have neither a window nor damping.
 _LINEAR = ("gmres", "bicgstab", "direct")
@@ -131,6 +143,7 @@ class Solution:
         rejected: int32, accelerated steps given up because the residual grew or the point did not change.
         singular: int32, accelerated steps given up because the small system could not be solved.
         nfe: times the map was called (native maps: the most that any row needed).
+        products: times Newton's methods called ``jvp``, or the native map's own; 0 elsewhere.
         rows_asked: rows over all those calls: the work of the map.
         tolerances: see :class:`Tolerances`.
         retire: ``"on"``, ``"halve"``, or ``"off"``: whether rows that ended were still asked about.
@@ -167,6 +180,7 @@ class Solution:
     warm: Warm | None = None
     _method: Any = ""  # a name, or one per row
     _solver: str = ""
+    products: int = 0
 
     def __repr__(self) -> str:
         """The message, and the shapes and ranges of what is inside."""
@@ -276,7 +290,8 @@ class Solution:
                 f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
                 f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."
             )
-        advice = _ADVICE | (_LINEAR_ADVICE if self._method in _LINEAR else {})
+        last = self._method if isinstance(self._method, str) else str(self._method[-1])
+        advice = _ADVICE | (_LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {})
         lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]
         return "\n".join(lines)
 

@@ -59,6 +59,7 @@ class ReportBuffer {
 struct Progress {
   std::int64_t running = 0;  // rows that have not ended
   std::int64_t failed = 0;   // rows that have ended and did not converge
+  std::int64_t again = 0;    // of the running: those that Newton's method asks about another trial of the same step
   double worst = 0.0;        // the largest residual / threshold among them
 };
 
@@ -67,6 +68,7 @@ struct Counts {
   std::int64_t questions = 0;   // times the map was asked
   std::int64_t rows_asked = 0;  // rows over all questions: the work of the map
   std::int64_t looks = 0;       // times the host looked at the progress
+  std::int64_t products = 0;    // in Newton's methods: questions, of those above, about a product with J
 };
 
 }  // namespace deqcore

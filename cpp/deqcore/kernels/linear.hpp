@@ -66,8 +66,10 @@ constexpr double aim(const LinearStates& s, std::int64_t row, double eps4) {
   return s.goal[row] > 4 * unknown ? s.goal[row] - 2 * unknown : s.goal[row] / 2;
 }
 
-// The verdict on a running row after a product, written to its report.
-constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits& limits, std::int32_t max_steps) {
+// The verdict on a running row after a product, written to its report. `trusting`: a solution that the method has
+// formed ends the row without a product that measures it.
+constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits& limits, std::int32_t max_steps,
+                           bool trusting) {
   const std::int32_t steps = ++s.report.steps[row];
   const double residual = s.residual[row];
   if (s.report.trace) s.report.trace[(steps - 1) * s.report.trace_pitch + row] = residual;
@@ -90,6 +92,10 @@ constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits
     status = Status::not_finite;
   } else if (s.answered[row] == Answered::broke_down) {
     status = Status::breakdown;
+  } else if (trusting && s.phase[row] == Phase::residual && (residual <= s.goal[row] || steps + 1 >= max_steps)) {
+    status = residual <= s.goal[row] ? Status::converged : Status::out_of_steps;
+    s.new_best[row] = 1;
+    s.report.residual[row] = residual;
   } else if (steps >= max_steps) {
     status = Status::out_of_steps;
   }
@@ -97,11 +103,16 @@ constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits
   return status;
 }
 
-// Every row: running, scale = |b|, x = x0, or 0 where there is none; result = x; ids[row] = row. From 0 the residual is
-// known: r = b, and the method can start. b = 0 starts from 0 whatever x0 is.   up to 2 reads, 3 writes
+// Every row asked about: running, scale = |b|, x = x0, or 0 where there is none; result = x. From 0 the residual is
+// known: r = b, and the method can start. b = 0 starts from 0 whatever x0 is. Rows that do not take part have ended at
+// x = result = 0.   up to 2 reads, 3 writes
 template <class T>
 struct BeginLinear {
-  std::int64_t rows;
+  ActiveRows rows;
+  const Status* taking_part;  // by row: those that are running; null: all
+  const double* rtol;         // by row, in place of that of the limits; may be null
+  bool go_on_counting;        // steps that the report holds already
+  std::int32_t* number;       // the ids of all rows, where `rows` has none yet; may be null
   Norm norm;
   Limits limits;
   Operator form;
@@ -109,7 +120,6 @@ struct BeginLinear {
   Rows<const T> x0;  // may be null
   Rows<T> x, r, result;
   LinearStates states;
-  std::int32_t* ids;
 };
 DEQCORE_KERNEL(BeginLinear);
 
@@ -158,6 +168,7 @@ struct JudgeLinear {
   ActiveRows rows;
   Limits limits;
   std::int32_t max_steps;
+  bool trusting;
   LinearStates states;
   Progress* progress;
 };

@@ -109,6 +109,18 @@ std::size_t LinearSolve<Queue, T>::scratch_bytes(std::int64_t rows, std::int64_t
 
 template <class Queue, class T>
 Question<T> LinearSolve<Queue, T>::start(Rows<const T> b, Rows<const T> x0, Rows<T> result, const Report& report) {
+  return begin(b, x0, result, report, nullptr);
+}
+
+template <class Queue, class T>
+Question<T> LinearSolve<Queue, T>::start(Rows<const T> b, Rows<T> result, const Report& report,
+                                         const LinearPart& part) {
+  return begin(b, {}, result, report, &part);
+}
+
+template <class Queue, class T>
+Question<T> LinearSolve<Queue, T>::begin(Rows<const T> b, Rows<const T> x0, Rows<T> result, const Report& report,
+                                         const LinearPart* part) {
   State& s = *state_;
   require(s.x.data != nullptr, "scratch: this solver was made with a counting arena and can only measure");
   require_shape<T>("b", b, s.rows, s.width);
@@ -121,11 +133,15 @@ Question<T> LinearSolve<Queue, T>::start(Rows<const T> b, Rows<const T> x0, Rows
   s.b = b;
   s.result = result;
   s.states.report = report;
-  s.active = s.retiring.all();
+  s.active = part ? ActiveRows{.ids = part->rows.ids, .count = part->rows.count} : s.retiring.all();
   s.steps = 0;
   s.counts = {};
-  s.progress = {.running = s.rows};
-  run(*s.queue, BeginLinear<T>{.rows = s.rows,
+  s.progress = {.running = s.active.count};
+  run(*s.queue, BeginLinear<T>{.rows = s.active,
+                               .taking_part = part ? part->taking_part : nullptr,
+                               .rtol = part ? part->rtol : nullptr,
+                               .go_on_counting = part != nullptr,
+                               .number = part ? nullptr : s.retiring.first_ids(),
                                .norm = s.stop.norm,
                                .limits = s.limits,
                                .form = s.operator_form(),
@@ -134,8 +150,7 @@ Question<T> LinearSolve<Queue, T>::start(Rows<const T> b, Rows<const T> x0, Rows
                                .x = s.x,
                                .r = s.rule->residual(),
                                .result = result,
-                               .states = s.states,
-                               .ids = s.retiring.first_ids()});
+                               .states = s.states});
   s.rule->start(*s.queue);
   // A residual is known as finely as |A| |x|. From zero the method's own directions show |A|; a given x0, or a good
   // preconditioner, may lie where A is nearly singular, and would hide it.
@@ -173,6 +188,7 @@ Question<T> LinearSolve<Queue, T>::advance(Rows<const T> answer) {
   run(*s.queue, JudgeLinear<T>{.rows = s.active,
                                .limits = s.limits,
                                .max_steps = static_cast<std::int32_t>(s.stop.max_steps),
+                               .trusting = s.form.trusting,
                                .states = s.states,
                                .progress = s.queue->mailbox()});
   run(*s.queue, KeepSolution<T>{.rows = s.active, .x = s.x, .result = s.result, .states = s.states});

@@ -17,6 +17,7 @@
 #include "deqcore/base/arena.hpp"
 #include "deqcore/base/question.hpp"
 #include "deqcore/base/report.hpp"
+#include "deqcore/base/rows.hpp"
 #include "deqcore/base/stop.hpp"
 #include "deqcore/linear/methods.hpp"
 
@@ -25,6 +26,14 @@ namespace deqcore {
 struct LinearForm {
   bool identity_minus = false;  // questions are about M, where A = I - M
   bool preconditioned = false;  // each direction is first asked about with Ask::precondition
+  bool trusting = false;        // no product measures a solution: its user will measure what it is for
+};
+
+// A solve for some rows of a batch, inside another solve.
+struct LinearPart {
+  ActiveRows rows;                      // those in the questions
+  const Status* taking_part = nullptr;  // by row: those that are running
+  const double* rtol = nullptr;         // by row: relative tolerances
 };
 
 template <class Queue, class T>
@@ -49,6 +58,9 @@ class LinearSolve {
   // residual. `result` must overlap neither. Forgets any earlier solve.
   Question<T> start(Rows<const T> b, Rows<const T> x0, Rows<T> result, const Report& report);
 
+  // The same for some of the rows, from zero. The report's steps go on from what they are, up to max_steps.
+  Question<T> start(Rows<const T> b, Rows<T> result, const Report& report, const LinearPart& part);
+
   // Takes the answer to the last question (dense, one row per row asked) and poses the next.
   Question<T> advance(Rows<const T> answer);
 
@@ -63,6 +75,7 @@ class LinearSolve {
   Rows<T> block(int) const;
 
  private:
+  Question<T> begin(Rows<const T> b, Rows<const T> x0, Rows<T> result, const Report& report, const LinearPart* part);
   void end(Status status);
 
   struct State;

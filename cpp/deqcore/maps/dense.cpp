@@ -41,6 +41,7 @@ void add(Counts& total, const Counts& tile) {
   total.questions = std::max(total.questions, tile.questions);
   total.rows_asked += tile.rows_asked;
   total.looks = std::max(total.looks, tile.looks);
+  total.products = std::max(total.products, tile.products);
 }
 
 // What the solve of a tile takes from its arena.
@@ -57,6 +58,16 @@ std::size_t backward_bytes(std::int64_t rows, std::int64_t width, const AdjointM
   Arena counting;
   const Adjoint<CpuQueue, T> measured(nullptr, rows, width, method, stop, false, counting);
   for (int block = 0; block < 3; ++block) counting.take<T>(rows * width);  // answers, d, d * u
+  return counting.used();
+}
+
+constexpr NewtonForm in_tiles{.gather_points = false};
+
+template <class T>
+std::size_t newton_bytes(std::int64_t rows, std::int64_t width, const NewtonMethod& method, const Stop& stop) {
+  Arena counting;
+  const NewtonSolve<CpuQueue, T> measured(nullptr, rows, width, method, stop, in_tiles, counting);
+  for (int block = 0; block < 2; ++block) counting.take<T>(rows * width);  // answers, d
   return counting.used();
 }
 
@@ -220,37 +231,84 @@ void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<
   }
 }
 
+// solve_tile(scratch, first, count) -> the tile's counts
 template <class T>
-Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
-                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
+template <class Measure, class Solve>
+Counts Dense<T>::solve_tiles(int threads, Rows<const T> z0, Rows<const T> injection, Rows<T> result,
+                             const Measure& bytes, const Solve& solve_tile, Interrupt* interrupt) const {
   check("z0", z0, injection);
   require_shape<T>("result", result, z0.rows, width_);
   require_apart<T>("result", result, {z0, injection});
-  const auto held = weights();
-  using Solver = FixedPoint<CpuQueue, T>;
-  const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop); };
   const Tiling tiling = tiling_for(threads, z0.rows, bytes);
   Counts total;
   std::mutex adding;
   for_tiles(
       tiling, bytes(tiling.tallest()),
       [&](Arena scratch, std::int64_t first, std::int64_t count) {
-        CpuQueue queue;
-        Solver solver(queue, count, width_, method, stop, scratch);
-        const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
-          held->packed.multiply(question.at, answer);
-          for (std::int64_t i = 0; i < question.count; ++i)
-            activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
-        };
-        converse(queue, solver,
-                 solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
-                              scale ? scale + first : nullptr),
-                 MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+        const Counts tile = solve_tile(scratch, first, count);
         const std::lock_guard lock(adding);
-        add(total, solver.counts());
+        add(total, tile);
       },
       interrupt);
   return total;
+}
+
+template <class T>
+Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
+                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
+  const auto held = weights();
+  const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop); };
+  const auto solve_tile = [&](Arena scratch, std::int64_t first, std::int64_t count) {
+    CpuQueue queue;
+    FixedPoint<CpuQueue, T> solver(queue, count, width_, method, stop, scratch);
+    const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
+      held->packed.multiply(question.at, answer);
+      for (std::int64_t i = 0; i < question.count; ++i)
+        activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
+    };
+    converse(queue, solver,
+             solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
+                          scale ? scale + first : nullptr),
+             MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+    return solver.counts();
+  };
+  return solve_tiles(threads, z0, injection, result, bytes, solve_tile, interrupt);
+}
+
+// A row is asked about products only where its last value was asked for: a'(W z + c) of there is kept by row.
+template <class T>
+Counts Dense<T>::solve(int threads, const NewtonMethod& method, const Stop& stop, Rows<const T> z0,
+                       Rows<const T> injection, Rows<T> result, const Report& report, const double* scale,
+                       Interrupt* interrupt) const {
+  const auto held = weights();
+  const auto bytes = [&](std::int64_t rows) { return newton_bytes<T>(rows, width_, method, stop); };
+  const auto solve_tile = [&](Arena scratch, std::int64_t first, std::int64_t count) {
+    CpuQueue queue;
+    NewtonSolve<CpuQueue, T> solver(queue, count, width_, method, stop, in_tiles, scratch);
+    T* const answers = scratch.take<T>(count * width_);
+    const Rows<T> d = scratch.take_rows<T>(count, width_);
+    const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
+      const bool value = question.kind == Ask::value;
+      held->packed.multiply(value ? question.at : question.along, answer);
+      for (std::int64_t i = 0; i < question.count; ++i) {
+        T *slope = d[question.rows[i]], *to = answer[i];
+        if (value) {
+          const T* c = injected(injection, first + question.rows[i]);
+          std::copy_n(to, width_, slope);
+          differentiate(activation_, width_, c, slope);
+          activate(activation_, width_, c, to);
+        } else {
+          for (std::int64_t j = 0; j < width_; ++j) to[j] *= slope[j];
+        }
+      }
+    };
+    converse(queue, solver,
+             solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
+                          scale ? scale + first : nullptr),
+             MapRef<CpuQueue, T>(map), answers, interrupt);
+    return solver.counts();
+  };
+  return solve_tiles(threads, z0, injection, result, bytes, solve_tile, interrupt);
 }
 
 template <class T>
@@ -343,6 +401,13 @@ Tiling Dense<T>::tiling_for(int threads, std::int64_t rows, const Measure& scrat
 template <class T>
 std::size_t Dense<T>::solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
   const auto bytes = [&](std::int64_t count) { return forward_bytes<T>(count, width_, method, stop); };
+  const Tiling tiling = tiling_for(threads, rows, bytes);
+  return bytes(tiling.tallest()) * tiling.threads;
+}
+
+template <class T>
+std::size_t Dense<T>::solve_bytes(int threads, const NewtonMethod& method, const Stop& stop, std::int64_t rows) const {
+  const auto bytes = [&](std::int64_t count) { return newton_bytes<T>(count, width_, method, stop); };
   const Tiling tiling = tiling_for(threads, rows, bytes);
   return bytes(tiling.tallest()) * tiling.threads;
 }

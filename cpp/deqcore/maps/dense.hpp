@@ -17,6 +17,7 @@
 #include "deqcore/fixed_point/fixed_point.hpp"
 #include "deqcore/maps/activation.hpp"
 #include "deqcore/maps/tiles.hpp"
+#include "deqcore/newton/newton_solve.hpp"
 
 namespace deqcore {
 
@@ -49,6 +50,8 @@ class Dense {
   // Whole solves, cut into tiles over `threads`. The counts are those of all tiles; `questions` is the longest tile's.
   Counts solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
                Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const;
+  Counts solve(int threads, const NewtonMethod& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
+               Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const;
   Counts solve_adjoint(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                        Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result, const Report& report,
                        Interrupt* interrupt) const;
@@ -64,6 +67,7 @@ class Dense {
 
   // What such a solve allocates, once, before its first step.
   std::size_t solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
+  std::size_t solve_bytes(int threads, const NewtonMethod& method, const Stop& stop, std::int64_t rows) const;
   std::size_t solve_adjoint_bytes(int threads, const AdjointMethod& method, const Stop& stop, std::int64_t rows) const;
 
  private:
@@ -75,6 +79,9 @@ class Dense {
   Counts solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                           Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
                           const Report& report, Interrupt* interrupt) const;
+  template <class Measure, class Solve>
+  Counts solve_tiles(int threads, Rows<const T> z0, Rows<const T> injection, Rows<T> result, const Measure& bytes,
+                     const Solve& solve_tile, Interrupt* interrupt) const;
   template <class Measure>
   Tiling tiling_for(int threads, std::int64_t rows, const Measure& scratch_bytes) const;
 

@@ -14,7 +14,7 @@ from . import stream_address
 from .checks import check_answer, check_floats
 
 _REFUSED = -1
-_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve"}
+_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve", "newton": "NewtonSolve"}
 
 
 class CupyDoor:

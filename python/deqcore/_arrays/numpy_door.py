@@ -23,6 +23,8 @@ _SOLVERS: dict[tuple[str, Any], Any] = {
     ("fixed_point", np.dtype(np.float64)): _core.FixedPoint64,
     ("adjoint", np.dtype(np.float32)): _core.Adjoint32,
     ("adjoint", np.dtype(np.float64)): _core.Adjoint64,
+    ("newton", np.dtype(np.float32)): _core.NewtonSolve32,
+    ("newton", np.dtype(np.float64)): _core.NewtonSolve64,
     ("linear_solve", np.dtype(np.float32)): _core.LinearSolve32,
     ("linear_solve", np.dtype(np.float64)): _core.LinearSolve64,
 }

@@ -47,7 +47,8 @@ TYPED_TEST(LinearKernels, BeginLinearStartsFromZeroOrFromTheGivenPoint) {
         states.new_best.assign(shape.rows, 1);
         states.failed = 9;
         std::vector<std::int32_t> ids(shape.rows, -1);
-        run(queue, BeginLinear<T>{.rows = shape.rows,
+        run(queue, BeginLinear<T>{.rows = {.count = shape.rows},
+                                  .number = ids.data(),
                                   .norm = norm,
                                   .limits = limits,
                                   .form = form,
@@ -56,8 +57,7 @@ TYPED_TEST(LinearKernels, BeginLinearStartsFromZeroOrFromTheGivenPoint) {
                                   .x = x.view(),
                                   .r = r.view(),
                                   .result = result.view(),
-                                  .states = states.view(),
-                                  .ids = ids.data()});
+                                  .states = states.view()});
         EXPECT_EQ(states.failed, 0);
         for (std::int64_t i = 0; i < shape.rows; ++i) {
           const bool empty = shape.rows > 2 && i == 1, broken = shape.rows > 2 && i == 2;

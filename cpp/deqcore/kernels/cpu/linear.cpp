@@ -13,13 +13,21 @@ namespace deqcore {
 template <class T>
 void run(CpuQueue& queue, const BeginLinear<T>& k) {
   const std::int64_t width = k.b.width, bytes = 5 * width * sizeof(T);
-  queue.note("BeginLinear", k.rows * bytes);
+  queue.note("BeginLinear", k.rows.count * bytes);
   *k.states.failed = 0;
-  queue.for_blocks(k.rows, bytes, [&](std::int64_t first, std::int64_t count) {
+  queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
     at_simd_level([&](auto simd) __attribute__((always_inline)) {
       constexpr int lanes = lanes::doubles<simd.bytes>;
       const LinearStates& s = k.states;
-      for (std::int64_t row = first; row < first + count; ++row) {
+      for (std::int64_t i = first; i < first + count; ++i) {
+        const std::int64_t row = k.number ? i : k.rows.ids[i];
+        if (k.number) k.number[i] = static_cast<std::int32_t>(i);
+        if (k.taking_part && k.taking_part[row] != Status::running) {
+          for (T* to : {k.x[row], k.result[row]}) std::fill_n(to, width, T(0));
+          s.report.status[row] = Status::converged;
+          s.new_best[row] = 0;
+          continue;
+        }
         const T* b = k.b[row];
         const auto entry = [=]<int L>(std::int64_t at)
                                __attribute__((always_inline)) { return lanes::load_double<L>(b + at); };
@@ -34,10 +42,10 @@ void run(CpuQueue& queue, const BeginLinear<T>& k) {
             std::copy_n(k.x0[row], width, to);
         }
         const double infinity = std::numeric_limits<double>::infinity();
-        const double goal = row_math::goal(scale, k.limits);
+        const double goal = k.rtol ? k.rtol[row] * scale : row_math::goal(scale, k.limits);
         if (from_zero && scale > 0) std::copy_n(b, width, k.r[row]);
         s.report.status[row] = Status::running;
-        s.report.steps[row] = 0;
+        if (!k.go_on_counting) s.report.steps[row] = 0;
         s.report.residual[row] = from_zero ? scale : std::numeric_limits<double>::quiet_NaN();
         s.report.scale[row] = scale;
         s.report.rejected[row] = 0;
@@ -52,7 +60,6 @@ void run(CpuQueue& queue, const BeginLinear<T>& k) {
         s.phase[row] = from_zero && scale > 0 ? Phase::start : Phase::residual;
         s.answered[row] = Answered::product;
         s.new_best[row] = 0;
-        k.ids[row] = static_cast<std::int32_t>(row);
       }
     });
   });
@@ -135,7 +142,7 @@ void run(CpuQueue& queue, const JudgeLinear<T>& k) {
     const std::int64_t row = k.rows.ids[i];
     k.states.new_best[row] = 0;
     if (!k.states.running(row)) continue;
-    const Status status = judge_row(k.states, row, k.limits, k.max_steps);
+    const Status status = judge_row(k.states, row, k.limits, k.max_steps, k.trusting);
     if (status == Status::running) {
       progress.running += 1;
       progress.worst = std::max(progress.worst, k.states.residual[row] / k.states.goal[row]);

@@ -4,50 +4,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <utility>
+
+#include "deqcore/kernels/cpu/lu_factor.hpp"
 
 namespace deqcore {
-namespace {
-
-// P A = L U in place, column after column. False if a pivot is rounding: A is singular to working precision.
-bool factor(double* A, std::int32_t* pivot, std::int64_t n, double tiny) {
-  double largest = 0;
-  for (std::int64_t at = 0; at < n * n; ++at) largest = std::max(largest, std::abs(A[at]));
-  for (std::int64_t j = 0; j < n; ++j) {
-    double* const left = A + j * n;
-    std::int64_t p = j;
-    for (std::int64_t i = j + 1; i < n; ++i)
-      if (std::abs(left[i]) > std::abs(left[p])) p = i;
-    pivot[j] = static_cast<std::int32_t>(p);
-    if (!(std::abs(left[p]) > tiny * largest)) return false;
-    for (std::int64_t c = 0; c < n && p != j; ++c) std::swap(A[c * n + j], A[c * n + p]);
-    const double inverse = 1 / left[j];
-    for (std::int64_t i = j + 1; i < n; ++i) left[i] *= inverse;
-    for (std::int64_t c = j + 1; c < n; ++c) {
-      double* const right = A + c * n;
-      const double top = right[j];
-      for (std::int64_t i = j + 1; i < n; ++i) right[i] -= left[i] * top;
-    }
-  }
-  return true;
-}
-
-// x += A^-1 r
-template <class T>
-void correct(const double* A, const std::int32_t* pivot, std::int64_t n, const T* r, double* work, T* x) {
-  std::copy_n(r, n, work);
-  for (std::int64_t j = 0; j < n; ++j) std::swap(work[j], work[pivot[j]]);
-  for (std::int64_t j = 0; j < n; ++j)
-    for (std::int64_t i = j + 1; i < n; ++i) work[i] -= A[j * n + i] * work[j];
-  for (std::int64_t j = n; j-- > 0;) {
-    work[j] /= A[j * n + j];
-    for (std::int64_t i = 0; i < j; ++i) work[i] -= A[j * n + i] * work[j];
-  }
-  for (std::int64_t i = 0; i < n; ++i) x[i] = static_cast<T>(static_cast<double>(x[i]) + work[i]);
-}
-
-}  // namespace
-
 template <class T>
 void run(CpuQueue& queue, const ClearColumns<T>& k) {
   queue.note("ClearColumns", 0);
@@ -77,11 +37,11 @@ void run(CpuQueue& queue, const KeepColumn<T>& k) {
       if (!std::isfinite(size)) s.residual[row] = size;
       if (at + 1 < n || !std::isfinite(s.residual[row])) continue;
       const double tiny = static_cast<double>(n) * std::numeric_limits<double>::epsilon();
-      if (!factor(A, f.pivot + row * n, n, tiny)) {
+      if (!lu::factor(A, f.pivot + row * n, n, tiny)) {
         s.answered[row] = Answered::broke_down;
         continue;
       }
-      correct(A, f.pivot + row * n, n, static_cast<const T*>(f.r[row]), f.work + row * n, k.x[row]);
+      lu::correct(A, f.pivot + row * n, n, static_cast<const T*>(f.r[row]), f.work + row * n, k.x[row]);
       s.phase[row] = Phase::residual;
     }
   });
@@ -98,8 +58,8 @@ void run(CpuQueue& queue, const PoseColumn<T>& k) {
     if (s.running(row) && s.phase[row] == Phase::start) {
       const bool factored = f.column[row] == n;
       if (factored)
-        correct(f.matrix + row * n * n, f.pivot + row * n, n, static_cast<const T*>(f.r[row]), f.work + row * n,
-                k.x[row]);
+        lu::correct(f.matrix + row * n * n, f.pivot + row * n, n, static_cast<const T*>(f.r[row]), f.work + row * n,
+                    k.x[row]);
       s.phase[row] = factored ? Phase::residual : Phase::first;
     }
     if (s.running(row) && s.phase[row] == Phase::first) {

@@ -8,9 +8,18 @@ namespace deqcore {
 
 template <class T>
 void run(CudaQueue& queue, const BeginLinear<T>& k) {
-  queue.note("BeginLinear", k.rows * 5 * k.b.width * sizeof(T));
-  cuda::for_each_row(queue, "BeginLinear", k.rows, k.b.width, 1, [k] __device__(std::int64_t row) {
+  queue.note("BeginLinear", k.rows.count * 5 * k.b.width * sizeof(T));
+  cuda::for_each_row(queue, "BeginLinear", k.rows.count, k.b.width, 1, [k] __device__(std::int64_t i) {
     const LinearStates& s = k.states;
+    const std::int64_t row = k.number ? i : k.rows.ids[i];
+    if (k.number && threadIdx.x == 0) k.number[i] = static_cast<std::int32_t>(i);
+    if (i == 0 && threadIdx.x == 0) *s.failed = 0;
+    if (k.taking_part && k.taking_part[row] != Status::running) {
+      for (std::int64_t at = threadIdx.x; at < k.b.width; at += blockDim.x) k.x[row][at] = k.result[row][at] = T(0);
+      if (threadIdx.x == 0) s.report.status[row] = Status::converged;
+      if (threadIdx.x == 0) s.new_best[row] = 0;
+      return;
+    }
     const T* b = k.b[row];
     const auto entry = [b](std::int64_t at, double* values) { values[0] = b[at]; };
     double scale[1], length[1];
@@ -26,11 +35,10 @@ void run(CudaQueue& queue, const BeginLinear<T>& k) {
       if (known) r[at] = b[at];
     }
     if (threadIdx.x != 0) return;
-    if (row == 0) *s.failed = 0;
     const double infinity = std::numeric_limits<double>::infinity();
-    const double goal = row_math::goal(scale[0], k.limits);
+    const double goal = k.rtol ? k.rtol[row] * scale[0] : row_math::goal(scale[0], k.limits);
     s.report.status[row] = Status::running;
-    s.report.steps[row] = 0;
+    if (!k.go_on_counting) s.report.steps[row] = 0;
     s.report.residual[row] = from_zero ? scale[0] : std::numeric_limits<double>::quiet_NaN();
     s.report.scale[row] = scale[0];
     s.report.rejected[row] = 0;
@@ -45,7 +53,6 @@ void run(CudaQueue& queue, const BeginLinear<T>& k) {
     s.phase[row] = known ? Phase::start : Phase::residual;
     s.answered[row] = Answered::product;
     s.new_best[row] = 0;
-    k.ids[row] = static_cast<std::int32_t>(row);
   });
 }
 
@@ -123,7 +130,7 @@ void run(CudaQueue& queue, const JudgeLinear<T>& k) {
       const std::int64_t row = k.rows.ids[i];
       s.new_best[row] = 0;
       if (!s.running(row)) continue;
-      const Status status = judge_row(s, row, k.limits, k.max_steps);
+      const Status status = judge_row(s, row, k.limits, k.max_steps, k.trusting);
       if (status == Status::running) {
         const double ratio = s.residual[row] / s.goal[row];
         counts[0] += 1;

@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Share of hard problems solved, and claims that are false, against the solvers of other libraries.
+
+    python benchmarks/python/catalogue.py [--half tuning|reporting|both] [--draws 3] [--solvers NAME ...] [--out FILE]
+
+The problems are those of tests/support/catalogue.py, each from its standard start and from 10 and 100 times that; the
+random ones are drawn afresh. One criterion for all: a row is solved if what came back is finite and
+\|F(z)\| <= tolerance = 1e-8 max(1, \|F(standard start)\|), with F = f(z) - z for fixed points, measured here in
+float64. Every solver is handed its nearest equivalent of that tolerance; what it says of its own success is a claim,
+and a claim is false where the criterion fails. Where there is no solution, every claim is false.
+
+Budget: evaluations of a row, products J v among them, and a Jacobian as ``width`` of them. 2,000, and 200 (width + 1),
+the default of hybr, for those that work with dense Jacobians. Each solve may take 30 seconds.
+
+Peers, with their defaults but for tolerance and budget: SciPy's root (hybr to width 400), and where they are installed
+KINSOL by way of CasADi (line search; dense to width 400, GMRES) and optimistix (to width 400). Dense methods get exact
+Jacobians where they take them, hybr forms its own. Peers solve row by row, ours all rows at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tests"))
+
+import numpy as np
+from scipy import optimize
+
+import deqcore
+from harness import machine
+from harness.measure import Plan, case
+from support.catalogue import CATALOGUE, HALVES, SCALES, Entry, Problem, by_columns
+
+RTOL = 1e-8
+BUDGET = 2000
+SECONDS = 30.0
+DENSE_WIDTH = 400  # widest rows for dense Jacobians
+SEED = 20240
+
+
+class GivenUp(Exception):
+    """The budget or the time is spent."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a solver returns: points, and per row whether it says that it has converged."""
+
+    z: np.ndarray
+    claimed: np.ndarray
+
+
+class Counted:
+    """A problem that counts the evaluations of every row and gives up when the budget or the time is spent.
+
+    Its row arguments end in the row's index, so that a solver may ask about any rows.
+    """
+
+    def __init__(self, problem: Problem, rows: slice, budget: int) -> None:
+        self.problem, self.kind, self.width = problem, problem.kind, problem.width
+        self.row_args = (*(a[rows] for a in problem.row_args), np.arange(problem.rows)[rows])
+        self.counts = np.zeros(problem.rows, int)
+        self.budget = budget
+        self.deadline = time.perf_counter() + SECONDS
+
+    @property
+    def late(self) -> bool:
+        return time.perf_counter() > self.deadline
+
+    def _count(self, index: np.ndarray, evaluations: int = 1) -> None:
+        self.counts[index] += evaluations
+        if self.late or (self.counts[index] > self.budget).any():
+            raise GivenUp
+
+    def f(self, z: np.ndarray, *row_args: np.ndarray) -> np.ndarray:
+        self._count(row_args[-1])
+        return self.problem.f(z, *row_args[:-1])
+
+    def jvp(self, z: np.ndarray, v: np.ndarray, *row_args: np.ndarray) -> np.ndarray:
+        self._count(row_args[-1])
+        return self.problem.jvp(z, v, *row_args[:-1])
+
+    def residual(self, z: np.ndarray) -> np.ndarray:
+        """F of one row, (width,)."""
+        self._count(self.row_args[-1])
+        return self.problem.residual(z[None], *self.row_args[:-1])[0]
+
+    def jacobian(self, z: np.ndarray) -> np.ndarray:
+        """Of F, (width, width)."""
+        self._count(self.row_args[-1], self.width)
+        jacobian = self.problem.jacobian or by_columns(self.problem.jvp)
+        J = jacobian(z[None], *self.row_args[:-1])[0]
+        return J - np.eye(self.width) if self.kind == "fixed_point" else J
+
+
+@dataclass(frozen=True)
+class Solver:
+    """``solve(counted, z0, atol)``, of one row (width,) or of ``whole`` blocks (rows, width)."""
+
+    name: str
+    solve: Callable[[Counted, np.ndarray, float], Answer]
+    whole: bool = False
+    dense: bool = False
+
+
+# Ours -----------------------------------------------------------------------------------------------------------------
+
+
+def by_fixed_point(method: Any) -> Callable[[Counted, np.ndarray, float], Answer]:
+    """deqcore.fixed_point with a method or a ladder; of roots, for f = z - F(z)."""
+
+    def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
+        def f(z: np.ndarray, *row_args: np.ndarray) -> np.ndarray:
+            value = counted.f(z, *row_args)
+            return value if counted.kind == "fixed_point" else z - value
+
+        def watch(progress: deqcore.Progress) -> None:
+            if counted.late:
+                raise StopIteration
+
+        solution = deqcore.fixed_point(
+            f, z0, row_args=counted.row_args, method=method, atol=0.9 * atol, rtol=4 * np.finfo(float).eps,
+            scale=atol / RTOL, max_steps=counted.budget, callback=watch, threads=1, on_failure="return",
+        )  # fmt: skip
+        return Answer(solution.value, solution.status == 0)
+
+    return solve
+
+
+# One line per candidate.
+OURS = {
+    "picard": by_fixed_point("picard"),
+    "anderson": by_fixed_point("anderson"),
+    "anderson 20": by_fixed_point(deqcore.Anderson(history=20)),
+    "broyden": by_fixed_point("broyden"),
+    "broyden 32 compress": by_fixed_point(deqcore.Broyden(history=32, full="compress")),
+    "ladder": by_fixed_point(["anderson", deqcore.Anderson(history=20, beta=0.5), deqcore.Broyden(history=32)]),
+}
+
+
+# Peers ----------------------------------------------------------------------------------------------------------------
+
+
+def by_scipy(method: str) -> Callable[[Counted, np.ndarray, float], Answer]:
+    def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
+        if (
+            method == "hybr"
+        ):  # tests its steps alone, relative to the point: it shall not end for that before F is small
+            options = {"xtol": 1e-12, "maxfev": counted.budget}
+        else:
+            options = {"fatol": atol, "tol_norm": np.linalg.norm, "maxiter": counted.budget}
+        found = optimize.root(counted.residual, z0, method=method, options=options)
+        return Answer(found.x, np.array(found.success))
+
+    return solve
+
+
+def by_kinsol(linear: str) -> Callable[[Counted, np.ndarray, float], Answer]:
+    """KINSOL with its line search; it tests the largest element, so that atol / sqrt(width) is the equivalent."""
+    import casadi
+
+    class Function(casadi.Callback):  # type: ignore[misc]
+        def __init__(self, counted: Counted, columns: int) -> None:
+            casadi.Callback.__init__(self)
+            self.counted, self.columns = counted, columns
+            self.construct("F" if columns == 1 else "jac_F", {})
+
+        def get_n_in(self) -> int:
+            return 1 if self.columns == 1 else 2
+
+        def get_n_out(self) -> int:
+            return 1
+
+        def get_sparsity_in(self, i: int) -> Any:
+            return casadi.Sparsity.dense(self.counted.width, 1)
+
+        def get_sparsity_out(self, i: int) -> Any:
+            return casadi.Sparsity.dense(self.counted.width, self.columns)
+
+        def eval(self, operands: Any) -> Any:
+            z = np.array(operands[0]).ravel()
+            return [casadi.DM(self.counted.residual(z) if self.columns == 1 else self.counted.jacobian(z))]
+
+        def has_jacobian(self) -> bool:
+            return self.columns == 1
+
+        def get_jacobian(self, *names: Any) -> Any:
+            width = self.counted.width
+            self.derivative = Function(self.counted, width) if linear == "dense" or width == 1 else Nothing(width)
+            return self.derivative
+
+    class Nothing(casadi.Callback):  # type: ignore[misc]
+        """Asked for and never called, where products are differences."""
+
+        def __init__(self, width: int) -> None:
+            casadi.Callback.__init__(self)
+            self.width = width
+            self.construct("jac_F", {})
+
+        def get_n_in(self) -> int:
+            return 2
+
+        def get_sparsity_in(self, i: int) -> Any:
+            return casadi.Sparsity.dense(self.width, 1)
+
+        def get_sparsity_out(self, i: int) -> Any:
+            return casadi.Sparsity.diag(self.width)
+
+        def eval(self, operands: Any) -> Any:
+            raise GivenUp
+
+    def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
+        options = {
+            "abstol": atol / np.sqrt(counted.width), "strategy": "linesearch", "linear_solver_type": linear,
+            "max_iter": counted.budget, "exact_jacobian": linear == "dense", "error_on_fail": False,
+            "disable_internal_warnings": True,
+        }  # fmt: skip
+        function = Function(counted, 1)
+        finder = casadi.rootfinder("finder", "kinsol", function, options)
+        z = np.array(finder(z0)).ravel()
+        status = finder.stats()["return_status"]
+        return Answer(z, np.array(status in ("KIN_SUCCESS", "KIN_INITIAL_GUESS_OK")))
+
+    return solve
+
+
+def by_optimistix(name: str) -> Callable[[Counted, np.ndarray, float], Answer]:
+    """Compiled once per width; the callbacks ask whatever is solved at the time."""
+    import jax
+    import optimistix
+
+    jax.config.update("jax_enable_x64", True)
+    logging.getLogger("jax._src.callback").disabled = True  # a spent budget is no news
+    current: list[Counted] = []
+    compiled: dict[int, Any] = {}
+
+    def compile(width: int) -> Any:
+        vector, matrix = (jax.ShapeDtypeStruct(shape, np.float64) for shape in ((width,), (width, width)))
+
+        def asked(of: str, shape: Any, z: Any) -> Any:
+            def call(z: Any) -> np.ndarray:
+                return getattr(current[-1], of)(np.asarray(z))
+
+            return jax.pure_callback(call, shape, z)
+
+        @jax.custom_jvp
+        def residual(z: Any) -> Any:
+            return asked("residual", vector, z)
+
+        @residual.defjvp
+        def _(primals: Any, tangents: Any) -> Any:
+            return residual(*primals), asked("jacobian", matrix, primals[0]) @ tangents[0]
+
+        @jax.jit
+        def find(z0: Any, atol: Any) -> Any:
+            solver = getattr(optimistix, name)(rtol=1e-12, atol=atol, norm=optimistix.two_norm)
+            found = optimistix.root_find(lambda z, _: residual(z), solver, z0, max_steps=BUDGET, throw=False)
+            return found.value, found.result == optimistix.RESULTS.successful
+
+        return find
+
+    def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
+        current[:] = [counted]
+        find = compiled.setdefault(counted.width, None) or compile(counted.width)
+        compiled[counted.width] = find
+        z, claimed = find(z0, min(atol, RTOL))  # it tests steps in z by the same number
+        return Answer(np.asarray(z), np.asarray(claimed))
+
+    return solve
+
+
+def peers() -> list[Solver]:
+    found = [Solver(f"scipy {name}", by_scipy(name), dense=name == "hybr") for name in SCIPY]
+    if importlib.util.find_spec("casadi"):
+        found += [Solver(f"kinsol {name}", by_kinsol(name), dense=name == "dense") for name in ("dense", "iterative")]
+    if importlib.util.find_spec("optimistix"):
+        found += [Solver(f"optimistix {name}", by_optimistix(name), dense=True) for name in OPTIMISTIX]
+    return found
+
+
+SCIPY = ("hybr", "broyden1", "anderson", "krylov")
+OPTIMISTIX = ("Newton", "Dogleg", "LevenbergMarquardt")
+
+
+def solvers() -> list[Solver]:
+    return [Solver(name, solve, whole=True) for name, solve in OURS.items()] + peers()
+
+
+# The comparison -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """How one solver fared on one problem from one start: an entry per row and draw."""
+
+    solved: list[bool] = field(default_factory=list)
+    claimed: list[bool] = field(default_factory=list)
+    evaluations: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    solvable: bool = True
+
+    @property
+    def false(self) -> int:
+        return sum(c and not (s and self.solvable) for s, c in zip(self.solved, self.claimed, strict=True))
+
+    def counts(self) -> dict[str, Any]:
+        spent = [e for e, s in zip(self.evaluations, self.solved, strict=True) if s]
+        return {
+            "solved": sum(self.solved) if self.solvable else None,
+            "of": len(self.solved),
+            "false": self.false,
+            "median_evaluations": float(np.median(spent)) if spent and self.solvable else None,
+        }
+
+
+def attempt(solver: Solver, problem: Problem, z0: np.ndarray, tally: Tally) -> None:
+    norms = np.linalg.norm(problem.residual(problem.start()), axis=1)
+    tolerances = RTOL * np.maximum(1, norms)
+    budget = max(BUDGET, 200 * (problem.width + 1)) if solver.dense else BUDGET
+    parts = [slice(None)] if solver.whole else [slice(i, i + 1) for i in range(problem.rows)]
+    for part in parts:
+        counted = Counted(problem, part, budget)
+        started = time.perf_counter()
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            try:
+                start = z0[part].copy() if solver.whole else z0[part][0].copy()
+                answer = solver.solve(counted, start, float(tolerances[part].min()))
+                z = np.asarray(answer.z, float).reshape(z0[part].shape)
+                claimed = np.broadcast_to(answer.claimed, len(z))
+            except Exception:  # a peer that raises has not solved
+                z, claimed = np.full_like(z0[part], np.nan), np.zeros(len(z0[part]), bool)
+            residual = problem.residual(z, *(a[part] for a in problem.row_args))
+        tally.seconds += time.perf_counter() - started
+        tally.solved += [bool(s) for s in np.linalg.norm(residual, axis=1) <= tolerances[part]]
+        tally.claimed += [bool(c) for c in claimed]
+        tally.evaluations += counted.counts[part].tolist()
+
+
+def compare(entries: Iterable[Entry], draws: int, solvers: list[Solver], seed: int = SEED) -> Iterator[tuple[Any, ...]]:
+    """-> (entry, scale of the start, solver, tally, rows, width)."""
+    for entry in entries:
+        # a generator of its own: what is drawn does not depend on what else is run
+        rng = np.random.default_rng([seed, *entry.name.encode()])
+        drawn = [entry.draw(rng)]
+        if entry.random:
+            drawn += [entry.draw(rng) for _ in range(draws - 1)]
+        width = drawn[0].width
+        for scale in SCALES:
+            for solver in solvers:
+                if solver.dense and width > DENSE_WIDTH:
+                    continue
+                tally = Tally(solvable=drawn[0].solvable)
+                for problem in drawn:
+                    attempt(solver, problem, problem.start(scale), tally)
+                yield entry, scale, solver, tally, drawn[0].rows, width
+
+
+def line(entry: Entry, scale: int, solver: Solver, tally: Tally, rows: int, width: int) -> dict[str, Any]:
+    name = f"catalogue, {entry.family}, {entry.name}, start x {scale}"
+    return case(name, solver.name, np.float64, rows, width, 1, counts=tally.counts())
+
+
+def cases(plan: Plan) -> Iterator[dict[str, Any]]:
+    """As the other groups: ours on everything; to run, on what is small."""
+    entries = [e for e in CATALOGUE if not plan.quick or e.family in ("classical", "steep ramps")]
+    ours = [Solver(name, solve, whole=True) for name, solve in OURS.items()]
+    for found in compare(entries[:6] if plan.quick else entries, 1 if plan.quick else 3, ours):
+        yield line(*found)
+
+
+def table(lines: list[dict[str, Any]]) -> list[str]:
+    """Per family and solver: solved / of, false claims, median evaluations over problems and starts; then who fails."""
+    text = []
+    families = dict.fromkeys(one["problem"].split(", ")[1] for one in lines)
+    names = list(dict.fromkeys(one["method"] for one in lines))
+    for family in [*families, "all"]:
+        text += [
+            "",
+            f"{family:<28} {'solved':>11} {'share':>6} {'x1':>5} {'x10':>5} {'x100':>5} {'false':>6} {'evals':>7}",
+        ]
+        for name in names:
+            of = [e for e in lines if e["method"] == name and family in (e["problem"].split(", ")[1], "all")]
+            text += [f"  {name:<26} {summary(of)}"] if of else []
+    return text + failures(lines)
+
+
+def summary(lines: list[dict[str, Any]]) -> str:
+    solvable = [one["counts"] for one in lines if one["counts"]["solved"] is not None]
+    solved, of = sum(c["solved"] for c in solvable), sum(c["of"] for c in solvable)
+    shares = []
+    for scale in SCALES:
+        some = [
+            e["counts"] for e in lines if e["problem"].endswith(f" x {scale}") and e["counts"]["solved"] is not None
+        ]
+        shares.append(share(sum(c["solved"] for c in some), sum(c["of"] for c in some)))
+    spent = [c["median_evaluations"] for c in solvable if c["median_evaluations"] is not None]
+    false = sum(one["counts"]["false"] for one in lines)
+    evaluations = f"{np.median(spent):7.0f}" if spent else f"{'-':>7}"
+    return f"{solved:>5}/{of:<5} {share(solved, of):>6} {' '.join(f'{s:>5}' for s in shares)} {false:>6} {evaluations}"
+
+
+def share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f}%" if whole else "-"
+
+
+def failures(lines: list[dict[str, Any]]) -> list[str]:
+    """Where nobody solves every row, and where only peers solve more than the best of ours."""
+    text = ["", "best share below 1 (ours, peers):"]
+    for problem in dict.fromkeys(one["problem"] for one in lines):
+        rows = [e for e in lines if e["problem"] == problem and e["counts"]["solved"] is not None]
+        best = {
+            whose: max(
+                (e["counts"]["solved"] / e["counts"]["of"] for e in rows if (e["method"] in OURS) == ours), default=0
+            )
+            for whose, ours in (("ours", True), ("peers", False))
+        }
+        if rows and min(best.values()) < 1:
+            text.append(f"  {problem.removeprefix('catalogue, '):<60} {best['ours']:.2f} {best['peers']:.2f}")
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Share of the catalogue that each solver solves.")
+    parser.add_argument("--half", choices=HALVES, default="both")
+    parser.add_argument("--draws", type=int, default=3, help="of random problems")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--solvers", nargs="*", help="names, or beginnings of names; default: all that are installed")
+    parser.add_argument("--families", nargs="*", help="default: all")
+    parser.add_argument("--quick", action="store_true", help="a few small problems")
+    parser.add_argument("--out", type=Path, help="JSON lines")
+    options = parser.parse_args()
+    machine.prepare()  # may start anew
+    wanted = [s for s in solvers() if not options.solvers or s.name.startswith(tuple(options.solvers))]
+    entries = [e for e in HALVES[options.half] if not options.families or e.family in options.families]
+    if options.quick:
+        entries = [e for e in entries if e.family in ("classical", "steep ramps")][:6]
+    lines = []
+    out = options.out.open("a", encoding="utf-8") if options.out else None
+    for found in compare(entries, 1 if options.quick else options.draws, wanted, options.seed):
+        lines.append(line(*found))
+        if out:
+            out.write(json.dumps({**lines[-1], "elapsed": round(found[3].seconds, 3)}) + "\n")
+            out.flush()
+    print("\n".join(table(lines)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// One dense matrix, stored column after column, by all threads of a block: P A = L U.
+#pragma once
+
+#include "deqcore/kernels/cuda/reduce.cuh"
+
+namespace deqcore::cuda {
+
+// Where |values| is largest, the first place of several; `largest` is set to the size there. By all threads of a block,
+// which all get it. NaN counts as nothing.
+__device__ inline std::int64_t find_largest(const double* values, std::int64_t n, double& largest) {
+  double most[1] = {0}, behind[1] = {0};  // the second: entries from the place to the end, for the first place
+  std::int64_t mine = n;
+  for (std::int64_t at = threadIdx.x; at < n; at += blockDim.x) {
+    const double size = fabs(values[at]);
+    if (!(size > most[0])) continue;
+    most[0] = size;
+    mine = at;
+  }
+  const double size = most[0];
+  block_max(most, shared_doubles());
+  largest = most[0];
+  if (size == largest) behind[0] = static_cast<double>(n - mine);
+  block_max(behind, shared_doubles());
+  return behind[0] == 0 ? 0 : n - static_cast<std::int64_t>(behind[0]);
+}
+
+// P A = L U in place, column after column, by all threads of a block. False if a pivot is rounding: A is singular to
+// working precision.
+__device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t n, double tiny) {
+  double largest;
+  find_largest(A, n * n, largest);
+  const std::int64_t lane = threadIdx.x % warp, mine = threadIdx.x / warp, warps = blockDim.x / warp;
+  for (std::int64_t j = 0; j < n; ++j) {
+    double* const left = A + j * n;
+    double size;
+    const std::int64_t p = j + find_largest(left + j, n - j, size);
+    if (threadIdx.x == 0) pivot[j] = static_cast<std::int32_t>(p);
+    if (!(size > tiny * largest)) return false;
+    for (std::int64_t c = threadIdx.x; c < n && p != j; c += blockDim.x) {
+      const double above = A[c * n + j];
+      A[c * n + j] = A[c * n + p];
+      A[c * n + p] = above;
+    }
+    __syncthreads();
+    const double inverse = 1 / left[j];
+    for (std::int64_t i = j + 1 + threadIdx.x; i < n; i += blockDim.x) left[i] *= inverse;
+    __syncthreads();
+    for (std::int64_t c = j + 1 + mine; c < n; c += warps) {  // a warp per column
+      double* const right = A + c * n;
+      const double top = right[j];
+      for (std::int64_t i = j + 1 + lane; i < n; i += warp) right[i] -= left[i] * top;
+    }
+    __syncthreads();
+  }
+  return true;
+}
+
+// A y = r, by all threads of a block: take(j, y_j) by the first thread, the last j first. `work` does not hold y:
+// others may still be reading what was there.
+template <class T, class Take>
+__device__ inline void solve(const double* A, const std::int32_t* pivot, std::int64_t n, const T* r, double* work,
+                             const Take& take) {
+  for (std::int64_t i = threadIdx.x; i < n; i += blockDim.x) work[i] = r[i];
+  __syncthreads();
+  for (std::int64_t j = 0; j < n && threadIdx.x == 0; ++j) {
+    const double above = work[j];
+    work[j] = work[pivot[j]];
+    work[pivot[j]] = above;
+  }
+  for (std::int64_t j = 0; j < n; ++j) {
+    __syncthreads();
+    const double known = work[j];
+    for (std::int64_t i = j + 1 + threadIdx.x; i < n; i += blockDim.x) work[i] -= A[j * n + i] * known;
+  }
+  for (std::int64_t j = n; j-- > 0;) {
+    __syncthreads();
+    const double known = work[j] / A[j * n + j];
+    for (std::int64_t i = threadIdx.x; i < j; i += blockDim.x) work[i] -= A[j * n + i] * known;
+    if (threadIdx.x == 0) take(j, known);
+  }
+}
+
+// x += A^-1 r, by all threads of a block.
+template <class T>
+__device__ inline void correct(const double* A, const std::int32_t* pivot, std::int64_t n, const T* r, double* work,
+                               T* x) {
+  solve(A, pivot, n, r, work, [x](std::int64_t j, double y) { x[j] = static_cast<T>(static_cast<double>(x[j]) + y); });
+}
+
+}  // namespace deqcore::cuda
