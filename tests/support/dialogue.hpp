@@ -13,6 +13,7 @@
 #include "deqcore/device/buffer.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
 #include "deqcore/linear/linear_solve.hpp"
+#include "deqcore/newton/newton_solve.hpp"
 #include "problems.hpp"
 #include "queues.hpp"
 #include "shapes.hpp"
@@ -79,6 +80,30 @@ struct Linear {
   }
 };
 
+// Newton's methods, with products or with differences.
+struct Newtonian {
+  struct Method {
+    NewtonMethod options;
+    bool differences = false;
+  };
+
+  template <class Queue, class T>
+  using Solver = NewtonSolve<Queue, T>;
+
+  static std::string name() { return "NewtonSolve"; }
+
+  template <class Queue, class T>
+  static std::size_t bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+    return Solver<Queue, T>::scratch_bytes(rows, width, method.options, stop, {.differences = method.differences});
+  }
+  template <class Queue, class T>
+  static auto make(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
+                   Arena& arena) {
+    const NewtonForm form{.differences = method.differences};
+    return std::make_unique<Solver<Queue, T>>(queue, rows, width, method.options, stop, form, arena);
+  }
+};
+
 // Every method. A new one is one line here.
 template <class Method>
 struct NamedMethod {
@@ -88,7 +113,13 @@ struct NamedMethod {
 template <class Kind>
 std::vector<NamedMethod<typename Kind::Method>> methods_of() {
   std::vector<NamedMethod<typename Kind::Method>> methods;
-  if constexpr (!std::is_same_v<Kind, Linear>)
+  if constexpr (std::is_same_v<Kind, Newtonian>)
+    return {{"NewtonKrylov", {NewtonKrylov{}}},
+            {"NewtonKrylovByDifferences", {NewtonKrylov{}, true}},
+            {"ShortNewtonKrylov", {NewtonKrylov{.restart = 3, .forcing = 1e-3}}},
+            {"Newton", {Newton{}}},
+            {"NewtonByDifferences", {Newton{}, true}}};
+  else if constexpr (!std::is_same_v<Kind, Linear>)
     methods = {{"Picard", Picard{}},
                {"DampedPicard", Picard{.beta = 0.7}},
                {"Anderson", Anderson{}},
@@ -96,7 +127,7 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
                {"Broyden", Broyden{.history = 20}},
                {"ShortBroyden", Broyden{.history = 3}},
                {"CompressedBroyden", Broyden{.history = 5, .full = Broyden::Full::compress}}};
-  if constexpr (!std::is_same_v<Kind, Forward>) {
+  if constexpr (std::is_same_v<Kind, Backward> || std::is_same_v<Kind, Linear>) {
     methods.push_back({"GMRES", GMRES{}});
     methods.push_back({"ShortGMRES", GMRES{.restart = 3}});
     methods.push_back({"BiCGSTAB", BiCGSTAB{}});
@@ -116,10 +147,16 @@ bool estimates(const Method& method) {
       method);
 }
 
+inline bool estimates(const Newtonian::Method&) {
+  return false;
+}  // of the residuals that it reports
+
 template <class Kind>
 typename Kind::Method usual_method() {
   if constexpr (std::is_same_v<Kind, Linear>)
     return GMRES{};
+  else if constexpr (std::is_same_v<Kind, Newtonian>)
+    return {NewtonKrylov{}};
   else
     return Anderson{};
 }
@@ -209,7 +246,8 @@ class Solve {
   using Solver = typename Case::Solver;
   using Kind = typename Case::Kind;
   using Method = typename Kind::Method;
-  static constexpr bool backward = !std::is_same_v<Kind, Forward>;
+  static constexpr bool newton = std::is_same_v<Kind, Newtonian>;
+  static constexpr bool backward = !newton && !std::is_same_v<Kind, Forward>;
 
   explicit Solve(const Problem<T>& problem_, const Setting& setting = {}, const Method& method = usual_method<Kind>())
       : problem(problem_),
@@ -258,6 +296,8 @@ class Solve {
       if constexpr (backward)
         problem.vjp(id, std::is_same_v<Kind, Linear> ? &z(question.rows[at], 0) : question.at[at], question.along[at],
                     &answers(at, 0));
+      else if (question.kind == Ask::jvp)
+        problem.jvp(id, question.at[at], question.along[at], &answers(at, 0));
       else
         problem.value(id, question.at[at], &answers(at, 0));
     }

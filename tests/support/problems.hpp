@@ -20,12 +20,12 @@ namespace deqcore::test {
 template <class T>
 struct Problem {
   using Value = std::function<void(std::int64_t row, const T* z, T* f)>;
-  using Product = std::function<void(std::int64_t row, const T* z, const T* u, T* product)>;  // J(z)^T u
+  using Product = std::function<void(std::int64_t row, const T* z, const T* u, T* product)>;  // J(z)^T u or J(z) u
 
   std::string name;
   std::int64_t rows = 0, width = 0;
   Value value;
-  Product vjp;  // empty where it is not needed
+  Product vjp, jvp;  // empty where they are not needed
   Block<T> z0{0, 0};
 };
 
@@ -212,6 +212,17 @@ Problem<T> different_speeds(std::int64_t rows = 12, std::int64_t width = 17, dou
                 }
                 reflect(product, product);
               },
+          .jvp =
+              [=](std::int64_t row, const T* z, const T* u, T* product) {
+                reflect(u, product);
+                T along = 0;
+                for (std::int64_t j = 0; j < width; ++j) along += (*axis)[j] * z[j];
+                const T s = (*speed)[row];
+                for (std::int64_t j = 0; j < width; ++j) {
+                  const T one = 1 + std::abs(z[j] - 2 * along * (*axis)[j]);
+                  product[j] *= s / (one * one);
+                }
+              },
           .z0 = z0};
 }
 
@@ -264,11 +275,12 @@ Problem<T> poisoned(Problem<T> problem, std::int64_t row, int from) {
     value(i, z, f);
     spoil(i, f);
   };
-  if (problem.vjp)
-    problem.vjp = [spoil, vjp = problem.vjp](std::int64_t i, const T* z, const T* u, T* product) {
-      vjp(i, z, u, product);
-      spoil(i, product);
-    };
+  for (auto* product_of : {&problem.vjp, &problem.jvp})
+    if (*product_of)
+      *product_of = [spoil, healthy = *product_of](std::int64_t i, const T* z, const T* u, T* product) {
+        healthy(i, z, u, product);
+        spoil(i, product);
+      };
   return problem;
 }
 

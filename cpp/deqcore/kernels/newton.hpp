@@ -69,7 +69,7 @@ struct NewtonRules {
 namespace newton {
 inline constexpr double least_decrease = 1e-4;  // of |r| in backtracking, of the predicted in the dogleg
 inline constexpr double least_fraction = 1e-6;  // of a step: below it there is no descent
-inline constexpr double first_forcing = 0.3, most_forcing = 0.9, forcing_factor = 0.9;
+inline constexpr double first_forcing = 0.5, most_forcing = 0.9, forcing_factor = 0.9;
 inline constexpr double first_radius = 100;  // times |D z| (More 1978)
 }  // namespace newton
 
@@ -172,7 +172,7 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
     double next = newton::forcing_factor * fall * fall;
     const double held = newton::forcing_factor * eta * eta;
     if (held > 0.1 && held > next) next = held;
-    const double enough = 0.5 / v.ratio;  // half the threshold: no more is needed
+    const double enough = 0.8 / v.ratio;  // a little below the threshold: no more is needed
     if (next < enough) next = enough;
     s.forcing[row] = next < newton::most_forcing ? next : newton::most_forcing;
   }
@@ -278,6 +278,16 @@ struct JudgeTrial {
   Progress* progress;
 };
 DEQCORE_KERNEL(JudgeTrial);
+
+// How many rows run, and how many have failed, to the mailbox.
+template <class T>
+struct CountNewton {
+  ActiveRows rows;
+  NewtonStates states;
+  std::int64_t batch;  // rows in all
+  Progress* progress;
+};
+DEQCORE_KERNEL(CountNewton);
 
 // Where a trial was accepted: z = result = the trial, r = f - z or -F.   2 reads, 3 writes
 template <class T>

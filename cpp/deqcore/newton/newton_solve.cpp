@@ -209,13 +209,23 @@ struct NewtonSolve<Queue, T>::State {
                                   .dogleg = dogleg});
       if (++column < width) return pose_column();
       run(*queue, FactorJacobian<T>{.rows = active, .z = z, .r = r, .step = step, .states = states, .dogleg = dogleg});
-      return pose_trial(active);
+      return try_step();
     }
     const Question<T> question = linear->advance(answer);
     if (question) return ask_product({.ids = question.rows, .count = question.count});
-    Report found = linear_report;
-    run(*queue, StartTrial<T>{.rows = active, .linear = found, .states = states});
-    return pose_trial(active);
+    counts.looks += linear->counts().looks;
+    run(*queue, StartTrial<T>{.rows = active, .linear = linear_report, .states = states});
+    return try_step();
+  }
+
+  // Every row that still runs has a step.
+  Question<T> try_step() {
+    run(*queue, CountNewton<T>{.rows = active, .states = states, .batch = rows, .progress = queue->mailbox()});
+    progress = queue->read();
+    counts.looks += 1;
+    if (progress.running > 0) return pose_trial(active);
+    kind = Ask::done;
+    return {};
   }
 
   Question<T> pose_trial(ActiveRows about) {

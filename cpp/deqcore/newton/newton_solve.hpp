@@ -9,7 +9,8 @@
 //     }
 //
 // All rows are at the same kind of question, and those that need none are not asked about; so a row's result does not
-// depend on the others. A row's steps are its evaluations and its products. The report's `residual` is that of
+// depend on the others. The host looks after each trial and each linear solve, and every look_every products. A row's
+// steps are its evaluations and its products. The report's `residual` is that of
 // `result`, measured by an evaluation there.
 #pragma once
 

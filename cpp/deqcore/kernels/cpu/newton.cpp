@@ -91,6 +91,21 @@ void run(CpuQueue& queue, const JudgeTrial<T>& k) {
 }
 
 template <class T>
+void run(CpuQueue& queue, const CountNewton<T>& k) {
+  queue.note("CountNewton", 0);
+  Progress progress;
+  for (std::int64_t i = 0; i < k.rows.count; ++i) {
+    const std::int64_t row = k.rows.ids[i];
+    if (!k.states.running(row)) continue;
+    progress.running += 1;
+    progress.worst = std::max(progress.worst, k.states.best[row]);
+  }
+  for (std::int64_t row = 0; row < k.batch; ++row)
+    progress.failed += k.states.report.status[row] < Status::converged ? 1 : 0;
+  *k.progress = progress;
+}
+
+template <class T>
 void run(CpuQueue& queue, const TakeTrial<T>& k) {
   const std::int64_t width = k.at.width, bytes = 5 * width * sizeof(T);
   queue.note("TakeTrial", k.rows.count * bytes);
@@ -264,6 +279,7 @@ void run(CpuQueue& queue, const EndNewton<T>& k) {
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, BeginNewton);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, MeasureTrial);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, JudgeTrial);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, CountNewton);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, TakeTrial);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, StartTrial);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, PoseTrial);

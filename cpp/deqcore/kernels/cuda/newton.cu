@@ -92,6 +92,29 @@ void run(CudaQueue& queue, const JudgeTrial<T>& k) {
 }
 
 template <class T>
+void run(CudaQueue& queue, const CountNewton<T>& k) {
+  queue.note("CountNewton", 0);
+  cuda::in_one_block(queue, "CountNewton", k.batch, 2, [k] __device__() {
+    double counts[2] = {0, 0}, worst[1] = {0};  // running, failed
+    for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
+      const std::int64_t row = k.rows.ids[i];
+      if (!k.states.running(row)) continue;
+      counts[0] += 1;
+      worst[0] = k.states.best[row] > worst[0] ? k.states.best[row] : worst[0];
+    }
+    for (std::int64_t row = threadIdx.x; row < k.batch; row += blockDim.x)
+      counts[1] += k.states.report.status[row] < Status::converged ? 1 : 0;
+    cuda::block_sum(counts, cuda::shared_doubles());
+    cuda::block_max(worst, cuda::shared_doubles());
+    if (threadIdx.x != 0) return;
+    *k.progress = {.running = static_cast<std::int64_t>(counts[0]),
+                   .failed = static_cast<std::int64_t>(counts[1]),
+                   .again = 0,
+                   .worst = worst[0]};
+  });
+}
+
+template <class T>
 void run(CudaQueue& queue, const TakeTrial<T>& k) {
   const std::int64_t width = k.at.width;
   queue.note("TakeTrial", 5 * k.rows.count * width * sizeof(T));
@@ -256,6 +279,7 @@ void run(CudaQueue& queue, const EndNewton<T>& k) {
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, BeginNewton);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, MeasureTrial);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, JudgeTrial);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, CountNewton);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, TakeTrial);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, StartTrial);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, PoseTrial);
