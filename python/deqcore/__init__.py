@@ -19,7 +19,19 @@ from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._gradient_check import GradientCheck, check_gradient
 from ._linear import linear_solve
-from ._methods import GMRES, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, Method, Neumann, Phantom, Picard
+from ._methods import (
+    GMRES,
+    Anderson,
+    AndersonTypeI,
+    BiCGSTAB,
+    Broyden,
+    Direct,
+    JacobianFree,
+    Method,
+    Neumann,
+    Phantom,
+    Picard,
+)
 from ._options import num_threads, set_num_threads
 from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
@@ -31,6 +43,7 @@ from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 __all__ = [
     "GMRES",
     "Anderson",
+    "AndersonTypeI",
     "Audit",
     "BiCGSTAB",
     "Broyden",
