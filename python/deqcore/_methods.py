@@ -147,20 +147,20 @@ class Anderson(Method):
 class AndersonTypeI(Method):
     """Anderson acceleration, type I, with safeguards: a secant approximation of the inverse Jacobian, row by row.
 
-    With r = f(z) - z, B near the inverse of dr/dz, s the last step, s_hat its part orthogonal to the steps before, y the
-    change of r over it and gamma = (s_hat, B y) / \|s_hat\|^2, B <- B + (s - B y) (s_hat' B) / (gamma \|s_hat\|^2) and
-    z_next = z - B r. Three safeguards make it converge wherever f is nonexpansive and has a fixed point: Powell's
-    regularisation of the update, a new beginning when the steps become dependent, and averaged steps
-    z_next = z + beta r where the residual does not fall (Zhang, O'Donoghue and Boyd 2020, SIAM J. Optim. 30). The
-    constants are as in that paper; unlike there, no step costs a second evaluation.
+    With r = f(z) - z, B near the inverse of dr/dz, s the last step, s_hat its part orthogonal to the steps before, y
+    the change of r over it and gamma = (s_hat, B y) / \\|s_hat\\|^2,
+    B <- B + (s - B y) (s_hat' B) / (gamma \\|s_hat\\|^2) and z_next = z - B r. Three safeguards make it converge
+    wherever f is nonexpansive and has a fixed point: Powell's regularisation of the update, a new beginning when the
+    steps become dependent, and averaged steps z_next = z + beta r where the residual does not fall (Zhang, O'Donoghue
+    and Boyd 2020, SIAM J. Optim. 30). No step costs a second evaluation.
 
     Args:
         history: steps remembered, 1 to 32; when the memory is full a row begins anew. Memory: 2 history + 4 states and
             history^2 + 4 history numbers per row.
         beta: weight of the new value in an averaged step, in (0, 1]; 1 is plain.
-        powell: least \|gamma\| of an update, below which the update is mixed with what is known, in (0, 1).
-        independence: a step with \|s_hat\| below this share of \|s\| makes its row begin anew, in (0, 1).
-        safeguard: a residual above safeguard \|r_0\| / (accelerated steps + 1)^(1 + decay) is followed by an averaged
+        powell: least \\|gamma\\| of an update, below which the update is mixed with what is known, in (0, 1).
+        independence: a step with \\|s_hat\\| below this share of \\|s\\| makes its row begin anew, in (0, 1).
+        safeguard: a residual above safeguard \\|r_0\\| / (accelerated steps + 1)^(1 + decay) is followed by an averaged
             step, which ``rejected`` counts; above 0, ``math.inf`` never.
         decay: of that bound, above 0.
 
