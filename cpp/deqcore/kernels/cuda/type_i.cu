@@ -98,12 +98,12 @@ void run(CudaQueue& queue, const PushTypeI<T>& k) {
           sizes[0] = sizes[1];
         }
         // b = U^T s_hat; a = V^T r = R^T p and its change, V^T y; Q^T v = R b, the new column of R
-        for (int first = 0; first < depth; first += sums_at_once) {
-          double dots[sums_at_once] = {};
+        for (int first = 0; first < depth; first += pairs_at_once) {
+          double dots[pairs_at_once] = {};
           for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x) {
             const double rest = s_hat[at];
 #pragma unroll
-            for (int c = 0; c < sums_at_once; ++c) {
+            for (int c = 0; c < pairs_at_once; ++c) {
               if (first + c >= depth) break;
               dots[c] += static_cast<double>(q.vector(q.U, row, first + c)[at]) * rest;
             }
@@ -111,7 +111,7 @@ void run(CudaQueue& queue, const PushTypeI<T>& k) {
           cuda::block_sum(dots, cuda::shared_doubles());
           if (threadIdx.x != 0) continue;
 #pragma unroll
-          for (int c = 0; c < sums_at_once; ++c)
+          for (int c = 0; c < pairs_at_once; ++c)
             if (first + c < depth) b[first + c] = dots[c];
         }
         __syncthreads();
