@@ -37,7 +37,8 @@ DEQCORE_KERNEL(GuardTypeI);
 //     v = B^T s_hat      u = theta (s - B y) / (gamma |s_hat|^2)      s <- r - sum_i u_i (v_i, r), or beta r
 //     next = z + s
 // with Powell's theta and gamma (row_math.hpp), and v at length 1. A row whose memory is full, or with
-// |s_hat| < independence |s|, begins anew with this pair. A pair that leaves the range of its type is left out, and that is counted.
+// |s_hat| < independence |s|, begins anew with this pair. A pair that leaves the range of its type is left out, and
+// that is counted.
 //   4 depth + 14 reads, 9 writes
 template <class T>
 struct PushTypeI {
