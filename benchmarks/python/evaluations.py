@@ -20,7 +20,7 @@ from harness.measure import Plan, case
 
 WIDTH, DRAWS = 400, 10
 IID = (0.5, 0.9, 1.2, 1.5)
-OUTLIER = ((0.9, "symmetric"), (0.99, "symmetric"), (0.99, "nonsymmetric"), (1.05, "nonsymmetric"))
+OUTLIER = ((0.9, "symmetric"), (0.99, "symmetric"), (1.05, "symmetric"), (0.99, "nonsymmetric"), (1.05, "nonsymmetric"))
 
 
 def iid(gain: float, seed: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +47,7 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
         problems[f"outliers {top} {kind}"] = [outlier(top, kind, seed, width) for seed in range(draws)]
     methods = [("picard", deqcore.Picard())]
     methods += [(f"anderson, history {m}", deqcore.Anderson(history=m)) for m in (5, 10)]
+    methods += [("anderson type I, history 10", deqcore.AndersonTypeI())]
     methods += [(f"broyden, history 10, {full}", deqcore.Broyden(full=full)) for full in ("restart", "compress")]
     for problem, drawn in problems.items():
         for name, method in methods:

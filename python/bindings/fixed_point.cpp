@@ -88,6 +88,14 @@ void init_fixed_point(nb::module_& m) {
       .def_rw("beta", &Anderson::beta)
       .def_rw("ridge", &Anderson::ridge)
       .def_rw("growth", &Anderson::growth);
+  nb::class_<AndersonTypeI>(m, "AndersonTypeI")
+      .def(nb::init<>())
+      .def_rw("history", &AndersonTypeI::history)
+      .def_rw("beta", &AndersonTypeI::beta)
+      .def_rw("powell", &AndersonTypeI::powell)
+      .def_rw("independence", &AndersonTypeI::independence)
+      .def_rw("safeguard", &AndersonTypeI::safeguard)
+      .def_rw("decay", &AndersonTypeI::decay);
   nb::enum_<Broyden::Full>(m, "Full")
       .value("restart", Broyden::Full::restart)
       .value("compress", Broyden::Full::compress);

@@ -22,6 +22,7 @@ from ._linear import linear_solve
 from ._methods import (
     GMRES,
     Anderson,
+    AndersonTypeI,
     BiCGSTAB,
     Broyden,
     Direct,
@@ -45,6 +46,7 @@ from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 __all__ = [
     "GMRES",
     "Anderson",
+    "AndersonTypeI",
     "Audit",
     "BiCGSTAB",
     "Broyden",

@@ -69,8 +69,8 @@ def adjoint(
         warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
             integer per row; ``keep="state"`` returns a new one as ``Solution.warm``.
         method: :class:`GMRES` (the default), :class:`BiCGSTAB` or :class:`Direct`; on u = J' u + g :class:`Anderson`,
-            :class:`Broyden` or :class:`Picard` (the Neumann series to a tolerance); approximate by name
-            :class:`JacobianFree`, :class:`Neumann` or :class:`Phantom`; or a name.
+            :class:`AndersonTypeI`, :class:`Broyden` or :class:`Picard` (the Neumann series to a tolerance); approximate
+            by name :class:`JacobianFree`, :class:`Neumann` or :class:`Phantom`; or a name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
         max_steps: most products per row.
         estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u, as

@@ -64,10 +64,10 @@ def fixed_point(
         args: passed to f whole.
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
-        method: :class:`Anderson` (the default), :class:`Broyden`, :class:`Picard`, :class:`NewtonKrylov`,
-            :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not solve go on under the
-            next from their best points, held against the same scale, each method with an equal share of the steps that
-            are left.
+        method: :class:`Anderson` (the default), :class:`AndersonTypeI`, :class:`Broyden`, :class:`Picard`,
+            :class:`NewtonKrylov`, :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not
+            solve go on under the next from their best points, held against the same scale, each method with an equal
+            share of the steps that are left.
         jvp: for Newton's methods: products J(z) v with J = df/dz, called ``jvp(z, v, *args, *row_args)`` with v shaped
             like z; None is differences of f. A native map has its own.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.

@@ -23,7 +23,13 @@ def solves(rows: int, width: int, dtype: type) -> int:
         return v * slopes
 
     done = 0
-    for method in (deqcore.Picard(), deqcore.Picard(beta=0.7), deqcore.Anderson(), deqcore.Anderson(beta=0.8)):
+    for method in (
+        deqcore.Picard(),
+        deqcore.Picard(beta=0.7),
+        deqcore.Anderson(),
+        deqcore.Anderson(beta=0.8),
+        deqcore.AndersonTypeI(history=3, safeguard=10),
+    ):
         for options in ({"look_every": 1}, {"retire": False}, {"norm": np.inf, "trace": True}):
             shared = {"method": method, "max_steps": 12, "on_failure": "return", **options}
             deqcore.fixed_point(f, z0, row_args=(slopes, x), **shared)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import GMRES, Broyden, Direct, JacobianFree, Neumann, Phantom, Status
+from deqcore import GMRES, AndersonTypeI, Broyden, Direct, JacobianFree, Neumann, Phantom, Status
 from support.problems import weights
 
 ROWS, WIDTH = 7, 30
 RIGHT = {np.float32: 2e-3, np.float64: 1e-8}
-METHODS = ["gmres", GMRES(restart=5), "bicgstab", Direct(), "anderson", "picard", Broyden()]
+METHODS = ["gmres", GMRES(restart=5), "bicgstab", Direct(), "anderson", "picard", AndersonTypeI(), Broyden()]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deqcore
-from deqcore import GMRES, Anderson, BiCGSTAB, Direct, Picard, Status
+from deqcore import GMRES, Anderson, AndersonTypeI, BiCGSTAB, Direct, Picard, Status
 from support.problems import (
     ACTIVATIONS,
     SHAPES,
@@ -31,6 +31,7 @@ METHODS = [
     Anderson(),
     Anderson(history=3),
     Anderson(history=12, beta=0.9),
+    AndersonTypeI(),
 ]
 TIGHT = {"rtol": 1e-12, "max_steps": 2000}
 DEFAULT_RTOL = {np.float32: 1e-5, np.float64: 1e-10}
@@ -105,7 +106,9 @@ class TestAgainstDenseSolves:
 
 
 class TestTheEquation:
-    @pytest.mark.parametrize("method", ["gmres", "bicgstab", "direct", "anderson", "picard", "broyden"])
+    @pytest.mark.parametrize(
+        "method", ["gmres", "bicgstab", "direct", "anderson", "anderson_type_i", "picard", "broyden"]
+    )
     def test_a_gradient_of_zero_is_zero_whatever_the_start(self, method, rng):
         A = rng.standard_normal((4, 4)) * 0.2
         g = rng.standard_normal((3, 4))

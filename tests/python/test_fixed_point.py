@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deqcore
-from deqcore import Anderson, Picard, Progress, Status
+from deqcore import Anderson, AndersonTypeI, Picard, Progress, Status
 from support.problems import ACTIVATIONS, SHAPES, Recorder, dense_fixed_point, dense_value, power_of_two, weights
 
-METHODS = [Picard(), Picard(beta=0.6), Anderson(), Anderson(history=1), Anderson(history=32, beta=0.8)]
+METHODS = [Picard(), Picard(beta=0.6), Anderson(), Anderson(history=1), Anderson(history=32, beta=0.8), AndersonTypeI()]
 
 
 def contraction(rng, rows, width, dtype, norm=0.8):

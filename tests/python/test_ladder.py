@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Broyden against published counts, and ladders: methods tried in order on the rows that failed."""
+"""Broyden and type I against published counts, and ladders: methods tried in order on the rows that failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import Anderson, Broyden, Picard, Status
+from deqcore import Anderson, AndersonTypeI, Broyden, Picard, Status
 
 
 def spectrum(rng, top, width=400, nonsymmetric=False):
@@ -102,6 +102,113 @@ class TestBroyden:
             Broyden(**options)
 
 
+TYPE_I = {
+    "iid 0.5": (lambda rng: gaussian(rng, 0.5), 18),
+    "iid 0.9": (lambda rng: gaussian(rng, 0.9), 33),
+    "iid 1.2": (lambda rng: gaussian(rng, 1.2), 54),
+    "iid 1.5": (lambda rng: gaussian(rng, 1.5), 98),
+    "outliers 0.9 symmetric": (lambda rng: spectrum(rng, 0.9), 36),
+    "outliers 0.99 symmetric": (lambda rng: spectrum(rng, 0.99), 43),
+    "outliers 1.05 nonsymmetric": (lambda rng: spectrum(rng, 1.05, nonsymmetric=True), 44),
+}
+
+
+class TestAndersonTypeI:
+    @pytest.mark.parametrize("name", TYPE_I)
+    def test_solves_every_draw_in_about_as_many_evaluations_as_the_literature(self, name, rng):
+        draw, expected = TYPE_I[name]
+        counts = []
+        for _ in range(5):
+            W, b = draw(rng)
+            solution = deqcore.fixed_point(
+                deqcore.maps.Dense(W), np.zeros(400), row_args=(b,), method=AndersonTypeI(), rtol=1e-8, max_steps=500
+            )
+            counts.append(solution.nfe)
+        print(f"\n{name}: median {np.median(counts):g} of 5 draws, expected about {expected}")
+        assert np.median(counts) <= 1.3 * expected
+
+    def test_solves_symmetric_maps_past_a_fold(self, rng):
+        for _ in range(10):
+            W, b = spectrum(rng, 1.05)
+            assert deqcore.fixed_point(
+                deqcore.maps.Dense(W), np.zeros(400), row_args=(b,), method=AndersonTypeI(), rtol=1e-8, max_steps=500
+            ).success
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("width", [1, 2, 7, 64])
+    def test_agrees_with_anderson(self, width, dtype, rng):
+        W = (0.3 * rng.standard_normal((width, width)) / np.sqrt(width)).astype(dtype)
+        x = rng.standard_normal((6, width)).astype(dtype)
+        known = deqcore.fixed_point(deqcore.maps.Dense(W), np.zeros_like(x), row_args=(x,)).value
+        for method in (AndersonTypeI(), AndersonTypeI(history=2, safeguard=2, beta=0.5), "anderson_type_i"):
+            for f in (deqcore.maps.Dense(W), lambda z, x: np.tanh(z @ W.T + x)):
+                found = deqcore.fixed_point(f, np.zeros_like(x), row_args=(x,), method=method)
+                np.testing.assert_allclose(found.value, known, atol=20 * np.sqrt(np.finfo(dtype).eps))
+
+    @pytest.mark.parametrize("angle", [1.0, 2.0, 3.0])
+    def test_solves_nonexpansive_maps_where_plain_steps_circle(self, angle, rng):
+        """Rotations about a point, and a projection of them: nonexpansive, and no contraction."""
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        centre = rng.standard_normal((20, 2))
+        start = centre + rng.standard_normal((20, 2))
+        for bound in (np.inf, 5.0):
+
+            def f(z, centre, bound=bound):
+                return np.clip(centre + (z - centre) @ turn.T, -bound, bound)
+
+            for method in (AndersonTypeI(), AndersonTypeI(safeguard=1)):
+                found = deqcore.fixed_point(f, start, row_args=(centre,), method=method, max_steps=2000)
+                np.testing.assert_allclose(found.value, centre, atol=1e-6)
+        plain = deqcore.fixed_point(f, start, row_args=(centre,), method="picard", max_steps=300, on_failure="return")
+        assert (plain.status < 0).all()
+
+    def test_without_the_safeguard_nothing_is_rejected_and_with_it_steps_are(self, rng):
+        x = rng.standard_normal((8, 6))
+        options = {"row_args": (x,), "max_steps": 60, "on_failure": "return"}
+
+        def f(z, x):
+            return 3 * np.sin(3 * z + x)
+
+        free = deqcore.fixed_point(f, np.zeros((8, 6)), method=AndersonTypeI(safeguard=np.inf), **options)
+        assert (free.rejected == 0).all()
+        wary = deqcore.fixed_point(f, np.zeros((8, 6)), method=AndersonTypeI(safeguard=1), **options)
+        assert wary.rejected.sum() > 0
+        assert "because the residual grew" in wary.explain()
+
+    def test_solves_backward_too(self, rng):
+        J = rng.standard_normal((5, 30, 30)) * 0.1
+        g = rng.standard_normal((5, 30))
+        u = deqcore.adjoint(
+            lambda z, v, J: np.einsum("rj,rjk->rk", v, J), g, g, row_args=(J,), method=AndersonTypeI(history=20)
+        ).value
+        exact = np.linalg.solve(np.eye(30) - J.transpose(0, 2, 1), g[:, :, None])[:, :, 0]
+        np.testing.assert_allclose(u, exact, rtol=1e-6, atol=1e-8)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "word"),
+        [
+            ({"history": 0}, ValueError, "^history: 0 given; expected 1 to 32"),
+            ({"history": 33}, ValueError, "^history: 33 given"),
+            ({"history": 2.5}, TypeError, "^history: 2.5 given; expected an integer"),
+            ({"beta": 0}, ValueError, r"^beta: 0 given; expected a number in \(0, 1\]"),
+            ({"beta": 1.5}, ValueError, "^beta: 1.5 given"),
+            ({"powell": 0.0}, ValueError, r"^powell: 0 given; expected a number in \(0, 1\)"),
+            ({"powell": 1.0}, ValueError, "^powell: 1 given"),
+            ({"independence": -1.0}, ValueError, r"^independence: -1 given; expected a number in \(0, 1\)"),
+            ({"independence": float("nan")}, ValueError, "^independence: nan given"),
+            ({"safeguard": 0}, ValueError, "^safeguard: 0 given; expected a number above 0, or infinity"),
+            ({"safeguard": float("nan")}, ValueError, "^safeguard: nan given"),
+            ({"decay": float("inf")}, ValueError, "^decay: inf given; expected a finite number above 0"),
+            ({"decay": "1"}, TypeError, "^decay: '1' given; expected a real number"),
+            ({"histroy": 3}, TypeError, "history"),
+            ({"damping": 3}, TypeError, "beta"),
+        ],
+    )
+    def test_wrong_options_are_refused_by_name(self, options, error, word):
+        with pytest.raises(error, match=word):
+            AndersonTypeI(**options)
+
+
 def folded(rng, rows=40, width=30):
     """Eigenvalues down to -1.3: Picard cycles on rows with a small injection, and not on those that it saturates."""
     A = rng.standard_normal((width, width))
@@ -166,10 +273,11 @@ class TestLadder:
             assert np.array_equal(one.status, ladder.status)
             assert one.nfe == ladder.nfe
 
-    def test_a_single_state(self, rng):
+    @pytest.mark.parametrize("last", [Broyden(history=32), AndersonTypeI(history=32)])
+    def test_a_single_state(self, last, rng):
         W, x = folded(rng, rows=1)
         solution = deqcore.fixed_point(
-            lambda z: np.tanh(z @ W.T + x[0]), np.zeros(30), method=["picard", Broyden(history=32)], max_steps=2000
+            lambda z: np.tanh(z @ W.T + x[0]), np.zeros(30), method=["picard", last], max_steps=2000
         )
         assert solution.success
         assert solution.value.shape == (30,)

@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import Anderson, Picard, Status
+from deqcore import Anderson, AndersonTypeI, Picard, Status
 
-METHODS = [Picard(), Picard(beta=0.5), Anderson(), Anderson(history=2), Anderson(history=20, growth=np.inf)]
+METHODS = [
+    Picard(),
+    Picard(beta=0.5),
+    Anderson(),
+    Anderson(history=2),
+    Anderson(history=20, growth=np.inf),
+    AndersonTypeI(),
+    AndersonTypeI(beta=1, safeguard=np.inf),
+]
 ROWS, WIDTH = 24, 16
 
 

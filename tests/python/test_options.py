@@ -16,6 +16,7 @@ import deqcore
 from deqcore import (
     GMRES,
     Anderson,
+    AndersonTypeI,
     BiCGSTAB,
     Direct,
     JacobianFree,
@@ -45,6 +46,7 @@ class TestDefaults:
         [
             (Picard, _core.Picard),
             (Anderson, _core.Anderson),
+            (AndersonTypeI, _core.AndersonTypeI),
             (GMRES, _core.GMRES),
             (BiCGSTAB, _core.BiCGSTAB),
             (Direct, _core.Direct),
@@ -194,7 +196,7 @@ class TestMethods:
         ]
 
     def test_take_keywords_only(self):
-        for method in (Anderson, Picard, GMRES, BiCGSTAB, Direct, JacobianFree):
+        for method in (Anderson, AndersonTypeI, Picard, GMRES, BiCGSTAB, Direct, JacobianFree):
             with pytest.raises(TypeError):
                 method(1)
         assert Neumann(3, 0.5) == Neumann(k=3, tau=0.5)  # k and tau as in the papers

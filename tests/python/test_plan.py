@@ -6,10 +6,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deqcore import Anderson, Broyden, Picard, fixed_point
+from deqcore import Anderson, AndersonTypeI, Broyden, Picard, fixed_point
 from deqcore._plan import Plan, plan
 
-METHODS = [None, "picard", "anderson", "broyden", Anderson(history=1), Anderson(history=32), Broyden(full="compress")]
+METHODS = [
+    None,
+    "picard",
+    "anderson",
+    "anderson_type_i",
+    "broyden",
+    Anderson(history=1),
+    Anderson(history=32),
+    AndersonTypeI(history=7),
+    Broyden(full="compress"),
+]
 
 
 def held(solution):
@@ -38,7 +48,9 @@ def test_a_ladder_takes_its_largest_rung(dtype):
 
 
 @pytest.mark.parametrize(
-    "method", ["anderson", Anderson(history=32, beta=0.7), "broyden", Broyden(full="compress")], ids=str
+    "method",
+    ["anderson", Anderson(history=32, beta=0.7), "anderson_type_i", "broyden", Broyden(full="compress")],
+    ids=str,
 )
 def test_the_history_is_the_longest_that_fits(method, dtype):
     whole = plan(8, 50, dtype, method=method)

@@ -9,11 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deqcore
-from deqcore import Anderson, Picard
+from deqcore import Anderson, AndersonTypeI, Picard
 from support.problems import ACTIVATIONS, independent_rows, weights
 from support.same_bits import LOOSE, same_bits, speeds
 
-METHODS = [Picard(), Picard(beta=0.7), Anderson(), Anderson(history=3, beta=0.9), Anderson(history=12, growth=1.1)]
+METHODS = [
+    Picard(),
+    Picard(beta=0.7),
+    Anderson(),
+    Anderson(history=3, beta=0.9),
+    Anderson(history=12, growth=1.1),
+    AndersonTypeI(history=4),
+    AndersonTypeI(safeguard=1),
+]
 
 
 def problem(rng, dtype, rows=23, width=19, norm=0.95):

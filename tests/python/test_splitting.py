@@ -180,7 +180,7 @@ class TestCounts:
         plain = solve(layer, x, rtol=1e-2, max_steps=2000, on_failure="return")
         assert plain.status[0] in (deqcore.Status.out_of_steps, deqcore.Status.diverged)
 
-    @pytest.mark.parametrize("method", ["anderson", "broyden"])
+    @pytest.mark.parametrize("method", ["anderson", "anderson_type_i", "broyden"])
     def test_accelerated_forward_backward_takes_fewer(self, method, rng):
         layer, x = layer_and_injection(rng)
         f = layer.forward_backward(alpha=0.2)
@@ -199,7 +199,7 @@ class TestCounts:
 
 
 class TestInASolve:
-    @pytest.mark.parametrize("method", ["picard", "anderson", "broyden"])
+    @pytest.mark.parametrize("method", ["picard", "anderson", "anderson_type_i", "broyden"])
     @pytest.mark.parametrize("name", SPLITTINGS)
     def test_rows_end_by_themselves(self, name, method, dtype, rng):
         """Rows with other injections and other starts take other counts, and retiring changes no answer."""

@@ -12,7 +12,7 @@ import deqcore
 from deqcore import Direct, JacobianFree, Neumann, Phantom
 from deqcore.maps import Dense
 
-METHODS = [None, "bicgstab", Direct(), "anderson", "picard", "broyden", Neumann(3), JacobianFree()]
+METHODS = [None, "bicgstab", Direct(), "anderson", "anderson_type_i", "picard", "broyden", Neumann(3), JacobianFree()]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -124,6 +124,8 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
                {"DampedPicard", Picard{.beta = 0.7}},
                {"Anderson", Anderson{}},
                {"DampedAnderson", Anderson{.history = 3, .beta = 0.8}},
+               {"AndersonTypeI", AndersonTypeI{.history = 20}},
+               {"WaryAndersonTypeI", AndersonTypeI{.history = 3, .beta = 0.5, .powell = 0.1, .safeguard = 10}},
                {"Broyden", Broyden{.history = 20}},
                {"ShortBroyden", Broyden{.history = 3}},
                {"CompressedBroyden", Broyden{.history = 5, .full = Broyden::Full::compress}}};
@@ -142,7 +144,7 @@ bool estimates(const Method& method) {
   return std::visit(
       []<class Options>(const Options&) {
         return !std::is_same_v<Options, Picard> && !std::is_same_v<Options, Anderson> &&
-               !std::is_same_v<Options, Broyden>;
+               !std::is_same_v<Options, AndersonTypeI> && !std::is_same_v<Options, Broyden>;
       },
       method);
 }

@@ -29,7 +29,7 @@ Adjoint<Queue, T>::Adjoint(Queue* queue, std::int64_t rows, std::int64_t width, 
       [&]<class Options>(const Options& options) {
         if constexpr (one_of<Options, Neumann>)
           solver_ = std::make_unique<NeumannSum<Queue, T>>(queue, rows, width, options, stop, scratch);
-        else if constexpr (one_of<Options, Picard, Anderson, Broyden>)
+        else if constexpr (one_of<Options, Picard, Anderson, AndersonTypeI, Broyden>)
           solver_ = std::make_unique<FixedPoint<Queue, T>>(queue, rows, width, options, against_g, scratch);
         else
           solver_ = std::make_unique<LinearSolve<Queue, T>>(queue, rows, width, options, against_g,

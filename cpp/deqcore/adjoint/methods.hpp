@@ -17,6 +17,6 @@ struct Neumann {
   double tau = 1.0;    // damping, in (0, 2)
 };
 
-using AdjointMethod = std::variant<GMRES, BiCGSTAB, Direct, Anderson, Picard, Broyden, Neumann>;
+using AdjointMethod = std::variant<GMRES, BiCGSTAB, Direct, Anderson, AndersonTypeI, Picard, Broyden, Neumann>;
 
 }  // namespace deqcore

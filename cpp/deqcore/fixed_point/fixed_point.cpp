@@ -34,6 +34,9 @@ struct FixedPoint<Queue, T>::State {
         Overloaded{
             [&](const Picard& options) { return PicardFactory<Queue, T>::make(options); },
             [&](const Anderson& options) { return AndersonFactory<Queue, T>::make(options, rows, width, scratch); },
+            [&](const AndersonTypeI& options) {
+              return AndersonTypeIFactory<Queue, T>::make(options, rows, width, scratch);
+            },
             [&](const Broyden& options) { return BroydenFactory<Queue, T>::make(options, rows, width, scratch); }},
         method);
     patience = static_cast<std::int32_t>(2 * rule->history() + 20);

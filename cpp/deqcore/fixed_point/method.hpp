@@ -49,6 +49,13 @@ class AndersonFactory {
 };
 
 template <class Queue, class T>
+class AndersonTypeIFactory {
+ public:
+  static std::unique_ptr<MethodRule<Queue, T>> make(const AndersonTypeI& options, std::int64_t rows, std::int64_t width,
+                                                    Arena& scratch);
+};
+
+template <class Queue, class T>
 class BroydenFactory {
  public:
   static std::unique_ptr<MethodRule<Queue, T>> make(const Broyden& options, std::int64_t rows, std::int64_t width,

@@ -20,6 +20,16 @@ struct Anderson {
   double growth = 10.0;      // a residual above this times the row's best clears its window, > 1; infinity: never
 };
 
+// Anderson acceleration, type I, safeguarded: the last steps determine an approximate inverse Jacobian.
+struct AndersonTypeI {
+  std::int64_t history = 10;   // steps remembered, 1 to 32
+  double beta = 0.1;           // weight of the new value in an averaged step, in (0, 1]; 1 is plain
+  double powell = 0.01;        // least |gamma| of an update, below which it is mixed with what is known, in (0, 1)
+  double independence = 1e-3;  // a step of which less than this share is new makes its row begin anew, in (0, 1)
+  double safeguard = 1e6;      // a residual above safeguard |r_0| / (accelerated steps + 1)^(1 + decay) is followed
+  double decay = 1e-6;         // by an averaged step; both > 0, safeguard infinity: never
+};
+
 // Broyden's good method with limited memory: a secant approximation of the inverse Jacobian, one per row.
 struct Broyden {
   enum class Full : std::int8_t {
@@ -31,6 +41,6 @@ struct Broyden {
   double growth = 1000.0;     // a residual above this times the row's best makes it forget, > 1; infinity: never
 };
 
-using Method = std::variant<Picard, Anderson, Broyden>;
+using Method = std::variant<Picard, Anderson, AndersonTypeI, Broyden>;
 
 }  // namespace deqcore

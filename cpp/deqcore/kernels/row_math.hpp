@@ -126,6 +126,24 @@ constexpr void solve_upper(const double* R, std::int32_t n, const double* rhs, d
   }
 }
 
+// What the type-I update needs of gamma = (s_hat, B y) / |s_hat|^2: the pair is theta (s - B y) / (gamma |s_hat|^2) and
+// v, with Powell's theta, which keeps |gamma| at `least`. The change of the residual that theta mixes, a small
+// difference of long vectors, is never formed. v_size = |v|^2.
+struct TypeIPair {
+  bool usable;    // the factors are within the range of their type, whose largest number is `most`
+  double s_norm;  // |s_hat|
+  double v_norm;
+  double to_u;  // times s - B y: u for a v of length 1
+};
+constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double least, double most) {
+  const double raw = v_y / s_size, sign = raw < 0 ? -1.0 : 1.0;
+  const bool damped = sign * raw < least;
+  const double theta = damped ? (1 - sign * least) / (1 - raw) : 1.0, gamma = damped ? sign * least : raw;
+  const double s_norm = square_root(s_size), v_norm = square_root(v_size),
+               to_u = theta * v_norm / s_norm / gamma / s_norm;
+  return {s_size > 0 && finite(v_norm) && 1 / s_norm <= most && to_u <= most && -to_u <= most, s_norm, v_norm, to_u};
+}
+
 constexpr int max_history = 32;
 
 // (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to

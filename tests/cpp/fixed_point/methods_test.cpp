@@ -176,6 +176,34 @@ TYPED_TEST(Methods, AndersonTakesPlainStepsWhereDifferencesVanish) {
   }
 }
 
+// On a linear map, type I with a full window ends after as many steps as there are eigenvalues, too.
+TYPED_TEST(Methods, AndersonTypeISolvesALinearMapInAsManyStepsAsEigenvalues) {
+  const auto outcome =
+      Solve<TypeParam>(linear_contraction<typename TypeParam::T>(0.9), {.stop = {.max_steps = 12}}, AndersonTypeI{})
+          .run();
+  for (std::int64_t row = 0; row < 5; ++row) {
+    EXPECT_EQ(outcome.status[row], Status::converged);
+    EXPECT_LE(outcome.steps[row], 10);
+  }
+}
+
+// f = z + 1: the residual stays, so the bound 2 |r_0| / (n + 1) lets one accelerated step pass.
+TYPED_TEST(Methods, AndersonTypeITakesAveragedStepsWhereTheResidualDoesNotFall) {
+  using T = typename TypeParam::T;
+  Problem<T> problem{.name = "shift", .rows = 1, .width = 3, .z0 = Block<T>(1, 3)};
+  problem.value = [](std::int64_t, const T* z, T* f) {
+    for (int j = 0; j < 3; ++j) f[j] = z[j] + 1;
+  };
+  Solve<TypeParam> solve(problem, {.stop = {.max_steps = 10}}, AndersonTypeI{.beta = 0.5, .safeguard = 2});
+  T expected = 0;
+  for (auto question = solve.start(); question; question = solve.solver->advance(solve.answer(question))) {
+    EXPECT_EQ(question.at[0][0], expected);
+    expected += expected == 0 ? T(1) : T(0.5);
+  }
+  EXPECT_EQ(solve.report.status[0], Status::out_of_steps);
+  EXPECT_EQ(solve.report.rejected[0], 8) << "every step but the first and the last";
+}
+
 TYPED_TEST(Methods, OptionsOutOfRangeAreRefusedByName) {
   using T = typename TypeParam::T;
   using Solver = FixedPoint<typename TypeParam::Queue, T>;
@@ -190,6 +218,17 @@ TYPED_TEST(Methods, OptionsOutOfRangeAreRefusedByName) {
   for (const std::int64_t history : {0, -1, 33}) EXPECT_TRUE(refuses("history", make(Anderson{.history = history})));
   for (const double ridge : {-1e-12, nan, infinity}) EXPECT_TRUE(refuses("ridge", make(Anderson{.ridge = ridge})));
   for (const double growth : {1.0, 0.0, nan}) EXPECT_TRUE(refuses("growth", make(Anderson{.growth = growth})));
+  for (const std::int64_t history : {0, 33}) EXPECT_TRUE(refuses("history", make(AndersonTypeI{.history = history})));
+  for (const double beta : {0.0, -1.0, 1.1, nan}) EXPECT_TRUE(refuses("beta", make(AndersonTypeI{.beta = beta})));
+  for (const double share : {0.0, -1.0, 1.0, nan}) {
+    EXPECT_TRUE(refuses("powell", make(AndersonTypeI{.powell = share})));
+    EXPECT_TRUE(refuses("independence", make(AndersonTypeI{.independence = share})));
+  }
+  for (const double safeguard : {0.0, -1.0, nan})
+    EXPECT_TRUE(refuses("safeguard", make(AndersonTypeI{.safeguard = safeguard})));
+  for (const double decay : {0.0, -1.0, nan, infinity})
+    EXPECT_TRUE(refuses("decay", make(AndersonTypeI{.decay = decay})));
+  EXPECT_NO_THROW(make(AndersonTypeI{.history = 32, .beta = 1, .safeguard = infinity})());
   for (const double rtol : {0.0, -1.0, nan, infinity, 3.9 * std::numeric_limits<T>::epsilon()})
     EXPECT_TRUE(refuses("rtol", make(Picard{}, {.rtol = rtol}))) << rtol;
   for (const double atol : {-1e-300, nan, infinity}) EXPECT_TRUE(refuses("atol", make(Picard{}, {.atol = atol})));
