@@ -119,14 +119,18 @@ void bind(nb::module_& m, const char* name) {
       .def(
           "solve",
           [](const D& self, In z0, In injection, Out result, const ReportArrays& report,
-             std::optional<Vector<const double>> scale, const Method& method, const Stop& stop, int threads) {
+             std::optional<Vector<const double>> scale, const Method& method, const Stop& stop, int threads,
+             const Words& history, const Places& at, const WordsOut& kept) {
+            const std::int64_t words = FixedPoint<CpuQueue, T>::history_words(self.width(), method);
+            const KeptHistory own = history_of(rows_of(z0).rows, words, history, at, kept);
             return without_lock([&](Interrupt& interrupt) {
               return self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(result), report.view(),
-                                scale ? scale->data() : nullptr, &interrupt);
+                                scale ? scale->data() : nullptr, &interrupt, own);
             });
           },
           nb::arg("z0").noconvert(), nb::arg("injection").noconvert(), nb::arg("result").noconvert(), nb::arg("report"),
-          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
+          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"), nb::arg("history").none(),
+          nb::arg("at").none(), nb::arg("kept").none())
       .def("solve_adjoint", &linearised<T, &D::solve_adjoint>, nb::arg("z").noconvert(),
            nb::arg("injection").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").none(),
            nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))

@@ -65,6 +65,14 @@ class BroydenRule final : public MethodRule<Queue, T> {
 
   std::int64_t history() const override { return options_.history; }
 
+  RowMemory<T> memory() const override {
+    return {.columns = {secant_.U, secant_.V},
+            .m = secant_.m,
+            .width = secant_.width,
+            .pitch = secant_.pitch,
+            .depth = secant_.depth};
+  }
+
  private:
   bool compresses() const { return options_.full == Broyden::Full::compress; }
 

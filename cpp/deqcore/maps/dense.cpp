@@ -222,7 +222,8 @@ void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<
 
 template <class T>
 Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
-                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
+                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt,
+                       const KeptHistory& history) const {
   check("z0", z0, injection);
   require_shape<T>("result", result, z0.rows, width_);
   require_apart<T>("result", result, {z0, injection});
@@ -242,10 +243,14 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
           for (std::int64_t i = 0; i < question.count; ++i)
             activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
         };
-        converse(queue, solver,
-                 solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
-                              scale ? scale + first : nullptr),
-                 MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+        const KeptHistory own = {.from = history.from,
+                                 .at = history.from ? history.at + first : nullptr,
+                                 .to = history.to ? history.to + first * solver.history_words() : nullptr};
+        const Question<T> question = solver.start(z0.slice(first, count), result.slice(first, count),
+                                                  report.slice(first), scale ? scale + first : nullptr);
+        solver.load(own);
+        converse(queue, solver, question, MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+        solver.save(own);
         const std::lock_guard lock(adding);
         add(total, solver.counts());
       },
