@@ -19,17 +19,19 @@ from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._gradient_check import GradientCheck, check_gradient
 from ._linear import linear_solve
-from ._methods import GMRES, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, Method, Neumann, Phantom, Picard
+from ._methods import GMRES, SHINE, Anderson, BiCGSTAB, Broyden, Direct, JacobianFree, Method, Neumann, Phantom, Picard
 from ._options import num_threads, set_num_threads
 from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
+from ._shine import shine_start
 from ._solution import Progress, Solution, Status, Tolerances
 from ._splitting import Splitting, SplittingAdjoint, forward_backward, peaceman_rachford
-from ._warm import Warm
+from ._warm import History, Warm
 from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 
 __all__ = [
     "GMRES",
+    "SHINE",
     "Anderson",
     "Audit",
     "BiCGSTAB",
@@ -41,6 +43,7 @@ __all__ = [
     "ErrorBound",
     "Finding",
     "GradientCheck",
+    "History",
     "JacobianFree",
     "JacobianPenalty",
     "Method",
@@ -71,6 +74,7 @@ __all__ = [
     "plot",
     "scratch_bytes",
     "set_num_threads",
+    "shine_start",
     "spectral_cap",
     "spectral_radius",
     "tangent",

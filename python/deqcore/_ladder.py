@@ -41,6 +41,7 @@ def climb(
     max_steps: int,
     on_failure: str,
     function: str,
+    with_handle: Callable[[Solution], Solution],
 ) -> Solution:
     """Solve by ``solve(z0, rows, row_args, method, max_steps, scale)`` rung by rung; -> what the rungs found together.
 
@@ -69,6 +70,7 @@ def climb(
             break
     assert total is not None
     total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=max_steps))
+    total = with_handle(total)
     if on_failure != "return" and bool((to_host(total.status) < 0).any()):
         complain(total, function, on_failure, 5)
     return total
