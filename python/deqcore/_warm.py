@@ -25,7 +25,7 @@ class History:
     Example:
         >>> import numpy as np, deqcore
         >>> deqcore.fixed_point(np.cos, np.ones((3, 5)), method="broyden", keep="history").warm.history
-        <History of Broyden(history=10, full='restart', growth=1000.0): 3 rows, 816 bytes each>
+        <History of Broyden(history=10, full='restart', growth=1000.0): 3 rows, 808 bytes each>
     """
 
     method: Any
