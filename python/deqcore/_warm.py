@@ -116,14 +116,15 @@ def check_warm(warm: Any, ids: np.ndarray | None, state: Any, what: str = "warm"
             f"{what}: a handle on {describe(warm.value)} given; expected a {state.door.name} array, like {like}"
         )
     row = state.shape if len(state.shape) == 1 else state.shape[1:]
-    fits = warm.value.shape == state.shape if ids is None else warm.value.shape[1:] == row
-    if warm.value.dtype != state.dtype or not fits:
+    held = state.door.inward(warm.value)  # with NumPy's dtypes, whatever the library's own are
+    fits = held.shape == state.shape if ids is None else held.shape[1:] == row
+    if held.dtype != state.dtype or not fits:
         expected = f"shape {state.shape}, or ids," if ids is None else f"rows of shape {row}"
         raise ValueError(
             f"{what}: a handle on {describe(warm.value)} given; expected {expected} and dtype {state.dtype}, like "
             f"{like}"
         )
-    check_ids(warm.ids, len(warm.value), f"{what}.ids")
+    check_ids(warm.ids, held.shape[0], f"{what}.ids")
 
 
 def check_history(warm: Warm | None, method: Any) -> None:
@@ -187,7 +188,7 @@ def history_places(warm: Warm, ids: np.ndarray | None, state: Any, words: int) -
         place, found = _places(warm, ids)
         at = np.where(found, place, -1)
     memory = door.inward(warm.history.memory)
-    expected = (state.rows if ids is None else len(warm.value), words)
+    expected = (state.rows if ids is None else warm.value.shape[0], words)
     if memory.shape != expected or memory.dtype != np.int64:
         raise ValueError(f"warm.history: {describe(memory)} given; expected shape {expected} and dtype int64")
     return door.contiguous(memory), door.xp.asarray(at.astype(np.int32))
