@@ -129,8 +129,9 @@ void bind(nb::module_& m, const char* name) {
             });
           },
           nb::arg("z0").noconvert(), nb::arg("injection").noconvert(), nb::arg("result").noconvert(), nb::arg("report"),
-          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"), nb::arg("history").none(),
-          nb::arg("at").none(), nb::arg("kept").none())
+          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"),
+          nb::arg("history").none() = nb::none(), nb::arg("at").none() = nb::none(),
+          nb::arg("kept").none() = nb::none())
       .def("solve_adjoint", &linearised<T, &D::solve_adjoint>, nb::arg("z").noconvert(),
            nb::arg("injection").noconvert(), nb::arg("g").noconvert(), nb::arg("u0").none(),
            nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
