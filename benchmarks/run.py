@@ -27,6 +27,7 @@ GROUPS = (
     "evaluations",
     "backward",
     "gradients",
+    "streaming",
     "training",
 )
 CPP = GROUPS[:3]

@@ -3,6 +3,9 @@
 
 W has independent normal entries, scaled by gain / sqrt(width); b and the gradient g ~ N(0, 1). Cosine and relative
 error are against a dense solve in float64, medians over the draws.
+
+SHINE is given what Broyden remembered of a forward solve to 1e-10, with as many pairs as steps; besides on weights with
+outliers as in the group `evaluations`. GMRES from a given start spends one product on measuring it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ import numpy as np
 
 import deqcore
 from harness.measure import Plan, case, figures
+
+from .evaluations import iid, outlier
 
 GAINS = (0.5, 0.9, 1.2)
 METHODS: dict[str, tuple[deqcore.Method, float]] = {
@@ -57,3 +62,46 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
                     "relative_error": figures(float(np.median([check.relative_error for check in checks]))),
                 },
             )
+    yield from shine(width, draws)
+
+
+def shine(width: int, draws: int) -> Iterator[dict[str, Any]]:
+    families = {f"tanh of gain {gain}": [iid(gain, seed, width) for seed in range(draws)] for gain in GAINS}
+    for top, kind in ((0.9, "symmetric"), (0.99, "symmetric"), (0.9, "nonsymmetric"), (0.99, "nonsymmetric")):
+        families[f"outliers {top} {kind}"] = [outlier(top, kind, seed, width) for seed in range(draws)]
+    for family, problems in families.items():
+        counts: dict[str, list[float]] = {}
+        for seed, (W, b) in enumerate(problems):
+            for name, count in shine_of(W, b[None], np.random.default_rng(1000 + seed)).items():
+                counts.setdefault(name, []).append(count)
+        fell_back = int(sum(counts.pop("fell_back")))
+        medians = {name: figures(float(np.median(values))) for name, values in counts.items()}
+        yield case(
+            f"gradients, {family}", "shine", np.float64, 1, width, 1,
+            counts={"fell_back": fell_back, "of": len(problems), **medians},
+        )  # fmt: skip
+
+
+def shine_of(W: np.ndarray, b: np.ndarray, rng: np.random.Generator) -> dict[str, float]:
+    layer, g = deqcore.maps.Dense(W), rng.standard_normal(b.shape)
+    forward = deqcore.fixed_point(
+        layer, np.zeros_like(b), row_args=(b,), method=deqcore.Broyden(history=200), rtol=1e-10, max_steps=200,
+        keep="history",
+    )  # fmt: skip
+    z, raw = forward.value, deqcore.SHINE(forward.warm, np.inf)
+    checks = {
+        name: deqcore.check_gradient(layer, z, g, row_args=(b,), method=method)
+        for name, method in {"cosine": raw, "cosine_of_g": deqcore.JacobianFree()}.items()
+    }
+    u0 = deqcore.shine_start(forward.warm, g)
+    starts = {"from_zero": None, "from_g": g, "from_shine": u0, "from_shine_without_fallback": checks["cosine"].u}
+    products = {
+        f"products_{start}": deqcore.adjoint(layer, z, g, row_args=(b,), u0=u, rtol=1e-6, max_steps=500).nfe
+        for start, u in starts.items()
+    }
+    # one product measures the start, one the end
+    five = deqcore.adjoint(layer, z, g, row_args=(b,), u0=u0, max_steps=7, rtol=1e-14, on_failure="return").value
+    exact = checks["cosine"].exact
+    cosine = float((five * exact).sum() / np.linalg.norm(five) / np.linalg.norm(exact))
+    cosines = {name: float(check.cosine[0]) for name, check in checks.items()}
+    return {"fell_back": float((u0 == g).all()), **cosines, "cosine_after_five_steps": cosine, **products}

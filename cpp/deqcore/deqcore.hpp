@@ -4,6 +4,7 @@
 
 #include "deqcore/adjoint/adjoint.hpp"
 #include "deqcore/adjoint/methods.hpp"
+#include "deqcore/adjoint/shine.hpp"
 #include "deqcore/base/arena.hpp"
 #include "deqcore/base/error.hpp"
 #include "deqcore/base/interrupt.hpp"

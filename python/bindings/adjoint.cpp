@@ -6,6 +6,7 @@
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
+#include "deqcore/adjoint/shine.hpp"
 #include "dialogue.hpp"
 #include "init.hpp"
 
@@ -49,6 +50,42 @@ void bind(nb::module_& m, const char* name) {
                   nb::arg("stop"))
       .def_prop_ro("points_offset", [](D& self) { return self.offset(self.solver().points().data); });
   bind_dialogue(c);
+}
+
+template <class T>
+void bind_shine(nb::module_& m, const char* name) {
+  m.def(
+      name,
+      [](const Broyden& options, const Words& history, const Places& at, double fallback, Matrix<const T> g,
+         Matrix<T> w, Vector<std::int32_t> fell, int threads) {
+        const std::int64_t words = FixedPoint<CpuQueue, T>::history_words(rows_of(g).width, options);
+        const KeptHistory held = history_of(rows_of(g).rows, words, history, at, {});
+        const nb::gil_scoped_release others_run;
+        CpuQueue queue(threads);
+        Shine<CpuQueue, T>::apply(queue, options, held, fallback, rows_of(g), rows_of(w), fell.data());
+      },
+      nb::arg("method"), nb::arg("history").noconvert(), nb::arg("at").noconvert(), nb::arg("fallback"),
+      nb::arg("g").noconvert(), nb::arg("w").noconvert(), nb::arg("fell").noconvert(), nb::arg("threads"));
+}
+
+template <class T>
+void bind_cuda_shine([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* name) {
+#if DEQCORE_HAS_CUDA
+  m.def(
+      name,
+      [](const Broyden& options, std::uintptr_t history, std::uintptr_t at, double fallback, std::uintptr_t g,
+         std::uintptr_t w, std::uintptr_t fell, std::int64_t rows, std::int64_t width, int device,
+         std::uintptr_t stream) {
+        CudaQueue queue(device, reinterpret_cast<CUstream_st*>(stream));
+        Shine<CudaQueue, T>::apply(
+            queue, options,
+            {.from = reinterpret_cast<const std::int64_t*>(history), .at = reinterpret_cast<const std::int32_t*>(at)},
+            fallback, rows_at<const T>(g, rows, width), rows_at<T>(w, rows, width),
+            reinterpret_cast<std::int32_t*>(fell));
+      },
+      nb::arg("method"), nb::arg("history"), nb::arg("at"), nb::arg("fallback"), nb::arg("g"), nb::arg("w"),
+      nb::arg("fell"), nb::arg("rows"), nb::arg("width"), nb::arg("device"), nb::arg("stream"));
+#endif
 }
 
 // The same on a CUDA stream, on arrays given by their addresses.
@@ -98,6 +135,10 @@ void init_adjoint(nb::module_& m) {
   bind<double>(m, "Adjoint64");
   bind_cuda<float>(m, "CudaAdjoint32");
   bind_cuda<double>(m, "CudaAdjoint64");
+  bind_shine<float>(m, "shine32");
+  bind_shine<double>(m, "shine64");
+  bind_cuda_shine<float>(m, "cuda_shine32");
+  bind_cuda_shine<double>(m, "cuda_shine64");
 }
 
 }  // namespace deqcore::python

@@ -5,8 +5,10 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include "deqcore/base/error.hpp"
 #include "deqcore/base/report.hpp"
 #include "deqcore/base/rows.hpp"
+#include "deqcore/fixed_point/fixed_point.hpp"
 
 namespace deqcore::python {
 
@@ -19,6 +21,28 @@ using Scratch = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device:
 
 template <class T>
 using Vector = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// What handles hold: words in, places of rows, words out; each may be None.
+using Words = std::optional<Matrix<const std::int64_t>>;
+using Places = std::optional<Vector<const std::int32_t>>;
+using WordsOut = std::optional<Matrix<std::int64_t>>;
+
+// Rows of `words` words; places lie inside the handle.
+inline KeptHistory history_of(std::int64_t rows, std::int64_t words, const Words& from, const Places& at,
+                              const WordsOut& to) {
+  if (from) {
+    require(static_cast<std::int64_t>(from->shape(1)) == words, "history: rows of ", from->shape(1),
+            " words given; expected ", words);
+    require(at && static_cast<std::int64_t>(at->shape(0)) == rows, "history: expected a place for each of ", rows,
+            " rows");
+    for (std::int64_t row = 0; row < rows; ++row)
+      require(at->data()[row] < static_cast<std::int64_t>(from->shape(0)), "history: place ", at->data()[row],
+              " given; expected less than ", from->shape(0));
+  }
+  require(!to || (static_cast<std::int64_t>(to->shape(0)) == rows && static_cast<std::int64_t>(to->shape(1)) == words),
+          "history: expected room for ", rows, " rows of ", words, " words");
+  return {.from = from ? from->data() : nullptr, .at = at ? at->data() : nullptr, .to = to ? to->data() : nullptr};
+}
 
 template <class T>
 Rows<T> rows_of(const Matrix<T>& array) {

@@ -38,8 +38,22 @@ void bind(nb::module_& m, const char* name) {
           },
           nb::arg("z0").noconvert(), nb::arg("result").noconvert(), nb::arg("report"), nb::arg("scale").none(),
           nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>())
+      .def(
+          "load",
+          [](D& self, const Words& from, const Places& at) {
+            self.solver().load(history_of(self.solver().block(0).rows, self.solver().history_words(), from, at, {}));
+          },
+          nb::arg("history").noconvert(), nb::arg("at").noconvert())
+      .def(
+          "save",
+          [](D& self, const WordsOut& to) {
+            self.solver().save(history_of(self.solver().block(0).rows, self.solver().history_words(), {}, {}, to));
+          },
+          nb::arg("history").noconvert())
       .def_static("scratch_bytes", &Solver::scratch_bytes, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
-                  nb::arg("stop"));
+                  nb::arg("stop"))
+      .def_static("history_words", nb::overload_cast<std::int64_t, const Method&>(&Solver::history_words),
+                  nb::arg("width"), nb::arg("method"));
   bind_dialogue(c);
 }
 
@@ -72,8 +86,20 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
                                           reinterpret_cast<const double*>(scale)));
           },
           nb::arg("z0"), nb::arg("result"), nb::arg("report"), nb::arg("scale"))
+      .def(
+          "load",
+          [](D& self, std::uintptr_t from, std::uintptr_t at) {
+            self.solver().load(
+                {.from = reinterpret_cast<const std::int64_t*>(from), .at = reinterpret_cast<const std::int32_t*>(at)});
+          },
+          nb::arg("history"), nb::arg("at"))
+      .def(
+          "save", [](D& self, std::uintptr_t to) { self.solver().save({.to = reinterpret_cast<std::int64_t*>(to)}); },
+          nb::arg("history"))
       .def_static("scratch_bytes", &Solver::scratch_bytes, nb::arg("rows"), nb::arg("width"), nb::arg("method"),
-                  nb::arg("stop"));
+                  nb::arg("stop"))
+      .def_static("history_words", nb::overload_cast<std::int64_t, const Method&>(&Solver::history_words),
+                  nb::arg("width"), nb::arg("method"));
   bind_dialogue(c);
 #endif
 }

@@ -40,10 +40,10 @@ Counts without_lock(const Run& run) {
   return counts;
 }
 
-template <class T, class AnyMethod>
-Counts forward(const Dense<T>& self, Matrix<const T> z0, Matrix<const T> injection, Matrix<T> result,
-               const ReportArrays& report, std::optional<Vector<const double>> scale, const AnyMethod& method,
-               const Stop& stop, int threads) {
+template <class T>
+Counts by_newton(const Dense<T>& self, Matrix<const T> z0, Matrix<const T> injection, Matrix<T> result,
+                 const ReportArrays& report, std::optional<Vector<const double>> scale, const NewtonMethod& method,
+                 const Stop& stop, int threads) {
   return without_lock([&](Interrupt& interrupt) {
     return self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(result), report.view(),
                       scale ? scale->data() : nullptr, &interrupt);
@@ -126,10 +126,23 @@ void bind(nb::module_& m, const char* name) {
           },
           nb::arg("z").noconvert(), nb::arg("injection").noconvert(), nb::arg("u").noconvert(),
           nb::arg("dW").noconvert(), nb::arg("dc").noconvert(), nb::arg("threads"))
-      .def("solve", &forward<T, Method>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
-           nb::arg("result").noconvert(), nb::arg("report"), nb::arg("scale").none(), nb::arg("method"),
-           nb::arg("stop"), nb::arg("threads"))
-      .def("solve", &forward<T, NewtonMethod>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
+      .def(
+          "solve",
+          [](const D& self, In z0, In injection, Out result, const ReportArrays& report,
+             std::optional<Vector<const double>> scale, const Method& method, const Stop& stop, int threads,
+             const Words& history, const Places& at, const WordsOut& kept) {
+            const std::int64_t words = FixedPoint<CpuQueue, T>::history_words(self.width(), method);
+            const KeptHistory own = history_of(rows_of(z0).rows, words, history, at, kept);
+            return without_lock([&](Interrupt& interrupt) {
+              return self.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(result), report.view(),
+                                scale ? scale->data() : nullptr, &interrupt, own);
+            });
+          },
+          nb::arg("z0").noconvert(), nb::arg("injection").noconvert(), nb::arg("result").noconvert(), nb::arg("report"),
+          nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("threads"),
+          nb::arg("history").none() = nb::none(), nb::arg("at").none() = nb::none(),
+          nb::arg("kept").none() = nb::none())
+      .def("solve", &by_newton<T>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
            nb::arg("result").noconvert(), nb::arg("report"), nb::arg("scale").none(), nb::arg("method"),
            nb::arg("stop"), nb::arg("threads"))
       .def("solve_adjoint", &linearised<T, &D::solve_adjoint>, nb::arg("z").noconvert(),

@@ -21,6 +21,7 @@ from ._gradient_check import GradientCheck, check_gradient
 from ._linear import linear_solve
 from ._methods import (
     GMRES,
+    SHINE,
     Anderson,
     AndersonTypeI,
     BiCGSTAB,
@@ -38,13 +39,15 @@ from ._options import num_threads, set_num_threads
 from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
 from ._root import root
+from ._shine import shine_start
 from ._solution import Progress, Solution, Status, Tolerances
 from ._splitting import Splitting, SplittingAdjoint, forward_backward, peaceman_rachford
-from ._warm import Warm
+from ._warm import History, Warm
 from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 
 __all__ = [
     "GMRES",
+    "SHINE",
     "Anderson",
     "AndersonTypeI",
     "Audit",
@@ -57,6 +60,7 @@ __all__ = [
     "ErrorBound",
     "Finding",
     "GradientCheck",
+    "History",
     "JacobianFree",
     "JacobianPenalty",
     "Method",
@@ -90,6 +94,7 @@ __all__ = [
     "root",
     "scratch_bytes",
     "set_num_threads",
+    "shine_start",
     "spectral_cap",
     "spectral_radius",
     "tangent",

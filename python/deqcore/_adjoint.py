@@ -13,8 +13,9 @@ import numpy as np
 from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_state, converse, gathered
 from ._linear import DEFAULT_RTOL
-from ._methods import GMRES, Direct, JacobianFree, Method, Neumann, Phantom
+from ._methods import GMRES, SHINE, Approximate, Direct, Method, Phantom
 from ._options import check_callback, flag, keyword_options, real, refuse_unknown
+from ._shine import apply_inverse
 from ._solution import Callback, Solution, Status
 from ._warm import Warm, check_ids, check_keep, check_warm, kept, starting_points
 from .maps import Dense, Monotone
@@ -70,7 +71,8 @@ def adjoint(
             integer per row; ``keep="state"`` returns a new one as ``Solution.warm``.
         method: :class:`GMRES` (the default), :class:`BiCGSTAB` or :class:`Direct`; on u = J' u + g :class:`Anderson`,
             :class:`AndersonTypeI`, :class:`Broyden` or :class:`Picard` (the Neumann series to a tolerance); approximate
-            by name :class:`JacobianFree`, :class:`Neumann` or :class:`Phantom`; or a name.
+            by name :class:`JacobianFree`, :class:`Neumann`, :class:`Phantom` or :class:`SHINE`; or a
+            name.
         rtol: relative to \\|g\\|; None is 1e-5 for float32 and 1e-10 for float64.
         max_steps: most products per row.
         estimate_error: estimate the relative error of u by a second solve, (I - J)' d = g + J' u - u, as
@@ -79,7 +81,7 @@ def adjoint(
             could hide an error of the size of u. Approximate methods get their residual, too.
         max_error: rows whose estimated error is not below it end as ``ill_conditioned``; implies estimate_error.
         atol, norm, look_every, retire, trace, callback, threads, stream, on_failure: as for :func:`fixed_point`. The
-            callback hears of the first solve only, and nothing of JacobianFree and Phantom.
+            callback hears of the first solve only, and nothing of JacobianFree, Phantom and SHINE.
 
     Returns:
         A :class:`Solution`: ``value`` is u, ``scale`` is \\|g\\|, ``nfe`` counts products with J'.
@@ -280,6 +282,11 @@ def _linearised(
         keys = check_ids(ids, state.rows)
         check_warm(warm, keys, state)
         keeping = check_keep(keep)
+        if warm is not None and warm.history is not None:
+            raise ValueError(
+                f"warm: {warm!r} of a forward solve given; expected one of {name}()"
+                f"{'; shine_start(handle, g) makes u0 of it' if name == 'adjoint' else ''}"
+            )
         if first is not None and warm is not None:
             raise ValueError(f"{names.start}, warm: both given; expected one of them")
         if warm is not None:
@@ -303,7 +310,7 @@ def _linearised(
             **options,
         )
         setup.frames = 5
-        if isinstance(setup.chosen, (JacobianFree, Neumann)):
+        if isinstance(setup.chosen, Approximate):
             for what, given in ((names.start, start), ("warm", warm)):
                 if given is not None:
                     raise ValueError(f"{what}: given with {setup.chosen!r}; expected None: it makes no use of it")
@@ -312,6 +319,10 @@ def _linearised(
             ended = _unroll(setup, system, setup.chosen, f, b)
         elif f is not None:
             raise ValueError(f"f: given with method {setup.chosen!r}; expected None: only Phantom() unrolls the map")
+        elif isinstance(setup.chosen, SHINE):
+            apply_inverse(setup.chosen, keys, state, b, setup.result, setup.report.rejected, setup.threads)
+            _report_unmeasured(setup, b, steps=0)
+            ended = _Ended()
         else:
             ended = system.solve(setup, b, first, callback)
         error = None
@@ -398,7 +409,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     residual = b.astype(np.float64) + system.product(state.block, setup.result) - setup.result
     ended.questions += 1
     ended.rows_asked += state.rows
-    if isinstance(setup.chosen, (JacobianFree, Neumann)):
+    if isinstance(setup.chosen, Approximate):
         size = abs(residual)
         report.residual = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
 
@@ -448,8 +459,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
 
 def _unroll(setup: Setup, system: _System, method: Phantom, f: Any, b: Any) -> _Ended:
     """Phantom's gradient into the setup's result and report: u = tau sum of a_i, back through the unrolled states."""
-    state, door, tau, report = setup.state, setup.state.door, method.tau, setup.report
-    xp = door.xp
+    state, tau, report = setup.state, method.tau, setup.report
     if f is None and system.native is None:
         raise ValueError("f: None given; Phantom() unrolls the map: give it as f=f, or use Neumann(k, tau)")
     value = f if f is not None else partial(system.native._value_of, threads=setup.threads)  # type: ignore[union-attr]
@@ -464,16 +474,22 @@ def _unroll(setup: Setup, system: _System, method: Phantom, f: Any, b: Any) -> _
         cotangent = (cotangent + tau * (product - cotangent)).astype(state.dtype, copy=False)
         u = u + cotangent * state.dtype.type(tau)
     setup.result[...] = u
-    finite = xp.isfinite(u).all(axis=1)
-    report.status[...] = xp.where(finite, int(Status.approximate), int(Status.not_finite))
-    report.steps[...] = method.k - 1
-    report.residual[...] = np.nan
-    size = abs(b.astype(np.float64))
-    report.scale[...] = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
-    for counts in (report.rejected, report.singular):
-        counts[...] = 0
+    report.rejected[...] = 0
+    _report_unmeasured(setup, b, steps=method.k - 1)
     return _Ended(
         method.k - 1,
         (method.k - 1) * state.rows,
         (method.k + 2) * state.rows * state.width * state.dtype.itemsize,
     )
+
+
+def _report_unmeasured(setup: Setup, b: Any, steps: int) -> None:
+    """What an approximate gradient made in Python says of itself."""
+    report, xp = setup.report, setup.state.door.xp
+    finite = xp.isfinite(setup.result).all(axis=1)
+    report.status[...] = xp.where(finite, int(Status.approximate), int(Status.not_finite))
+    report.steps[...] = steps
+    report.residual[...] = np.nan
+    size = abs(b.astype(np.float64))
+    report.scale[...] = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+    report.singular[...] = 0

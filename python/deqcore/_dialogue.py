@@ -13,7 +13,17 @@ import numpy as np
 
 from . import _core
 from ._arrays import describe, door_for, same_library, to_host
-from ._methods import Direct, JacobianFree, Neumann, Newton, NewtonMethod, default_steps, native_of, resolve_method
+from ._methods import (
+    SHINE,
+    Approximate,
+    Direct,
+    Neumann,
+    Newton,
+    NewtonMethod,
+    default_steps,
+    native_of,
+    resolve_method,
+)
 from ._options import check_on_failure, flag, retire_named, stop_rule, threads_named
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
@@ -175,7 +185,8 @@ class Setup:
         self.retire, retire_as = retire_named(retire, retire_by_default)
         self.chosen = resolve_method(method, name)
         self.method = self.chosen.name
-        self.method_options = native_of(self.chosen)
+        # not to be remembered with a handle in it
+        self.method_options = None if isinstance(self.chosen, SHINE) else native_of(self.chosen)
         self.stop = stop_rule(
             rtol=rtol,
             atol=atol,
@@ -203,7 +214,7 @@ class Setup:
             )
         self.threads = threads_named(threads)
         self.report = Report(state.door, state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
-        if self.report.trace is not None and isinstance(self.chosen, (JacobianFree, Neumann)):
+        if self.report.trace is not None and isinstance(self.chosen, Approximate):
             self.report.trace[...] = math.nan  # they measure nothing
         self.value = state.door.empty(state.shape, state.dtype)
         self.result = self.value.reshape(state.block.shape)

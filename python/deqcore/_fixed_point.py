@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -17,6 +18,18 @@ from ._methods import Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
 from ._solution import Callback, Solution
+from ._warm import (
+    History,
+    Warm,
+    check_history,
+    check_ids,
+    check_keep,
+    check_remembers,
+    check_warm,
+    history_places,
+    kept,
+    starting_points,
+)
 from .maps import Dense
 
 __all__ = ["fixed_point", "scratch_bytes"]
@@ -36,6 +49,9 @@ def fixed_point(
     max_steps: int | None = None,
     norm: Any = 2,
     scale: Any = None,
+    warm: Warm | None = None,
+    ids: Any = None,
+    keep: str | None = None,
     look_every: int | None = None,
     retire: bool | str | None = None,
     trace: bool = False,
@@ -76,6 +92,10 @@ def fixed_point(
             :class:`Newton` 50 (width + 1).
         norm: 2 or ``math.inf``, over each row.
         scale: S0 in place of the measured one: a number, or one per row.
+        warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
+            integer per row; rows that it does not know start at z0. ``keep="state"`` returns a new one as
+            ``Solution.warm``; ``keep="history"`` one that also holds what the method remembered of each row, with which
+            a solve by the same method and options goes on. A row whose first residual is above 0.3 S0 forgets it.
         look_every: steps between two looks at the progress; None is 1 on the CPU, 4 on a GPU, where a look waits.
         retire: whether rows that have ended are no longer asked about: True, False, ``"halve"`` (the block only shrinks
             to powers of two, for maps compiled per shape). None is True where that is safe: ``row_args`` or
@@ -122,11 +142,15 @@ def fixed_point(
         check_jvp(jvp, f, method)
         pass_rows = flag(pass_rows, "pass_rows")
         scales = check_scale(scale, state.rows)
+        keys = check_ids(ids, state.rows)
+        check_warm(warm, keys, state, like="z0")
+        keeping = check_keep(keep, history=True)
         if is_ladder(method):
             options = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every, "trace": trace}
             options |= {"callback": callback, "threads": threads, "stream": stream, "retire": retire, "args": args}
             options |= {"jvp": jvp}
-            return _by_ladder(f, state, row_args, pass_rows, scales, method, max_steps, on_failure, options)
+            warmth = _Warmth(warm, keys, keeping)
+            return _by_ladder(f, state, row_args, pass_rows, scales, method, max_steps, on_failure, options, warmth)
         setup = Setup(
             "fixed_point",
             state,
@@ -143,16 +167,33 @@ def fixed_point(
             threads=threads,
             on_failure=on_failure,
         )
+        first = starting_points(warm, keys, state, otherwise=state.block)
+        start = state.block if first is None else first
+        check_history(warm, setup.chosen)
+        going_on = first is not None and warm is not None and warm.history is not None
+        words = check_remembers(setup.chosen, state.width, state.dtype) if going_on or keeping == "history" else 0
+        history = history_places(warm, keys, state, words) if going_on and warm is not None else (None, None)
+        memory = door.xp.zeros((state.rows, words), np.int64) if keeping == "history" else None
+
+        def handle() -> Warm | None:
+            if keeping is None:
+                return None
+            learnt = None if memory is None else History(setup.chosen, memory)
+            return kept(setup.value, warm, keys, state, setup.report.status, learnt)
+
         if isinstance(f, Dense):
             injection = f._injection(args, row_args, pass_rows, state, "z0")
             if callback is None:
-                return setup.finish(*f._solve(setup, injection, scales))
+                counts, held = f._solve(setup, start, injection, scales, (*history, memory))
+                return setup.finish(counts, held, warm=handle())
             row_args = (f._per_row(injection, state),)
         row_data = check_row_args(row_args, state)
         call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
         if isinstance(setup.chosen, NewtonMethod):
             product = partial(f._product_of, product="jvp", threads=setup.threads) if isinstance(f, Dense) else jvp
-            return solve_newton(setup, call, product or own_product(f, "jvp"), args, row_data, pass_rows, scales, callback)
+            product = product or own_product(f, "jvp")
+            ended = solve_newton(setup, start, call, product, args, row_data, pass_rows, scales, callback)
+            return setup.finish(*ended, warm=handle())
 
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:
             own = gathered(row_data, count, rows, state)
@@ -163,11 +204,24 @@ def fixed_point(
             return call
 
         solver, scratch = setup.dialogue()
-        operands = map(door.operand, (state.block, setup.result))
+        operands = map(door.operand, (start, setup.result))
         own_scales = door.scales(scales)  # a name: a device still reads it
         solver.start(*operands, setup.report.native, door.operand(own_scales))
+        if history[0] is not None:
+            solver.load(*map(door.operand, history))
         copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
-        return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
+        if memory is not None:
+            solver.save(door.operand(memory))
+        return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed, warm=handle())
+
+
+@dataclass(frozen=True)
+class _Warmth:
+    """How a ladder starts and what it hands over."""
+
+    warm: Warm | None
+    ids: np.ndarray | None
+    keep: str | None
 
 
 def _by_ladder(
@@ -180,9 +234,25 @@ def _by_ladder(
     max_steps: Any,
     on_failure: Any,
     options: dict[str, Any],
+    warmth: _Warmth,
 ) -> Solution:
     """Every rung is a solve of its own."""
     check_on_failure(on_failure)
+    if warmth.keep == "history" or (warmth.warm is not None and warmth.warm.history is not None):
+        raise ValueError(
+            "method: a ladder given with a history to keep or to go on with; expected one method, or keep='state' and "
+            "Warm(handle.value, handle.ids)"
+        )
+    first = starting_points(warmth.warm, warmth.ids, state, otherwise=state.block)
+    if first is not None:
+        state = replace(state, block=first)
+
+    def with_handle(total: Solution) -> Solution:
+        if warmth.keep is None:
+            return total
+        value, status = state.door.inward(total.value), state.door.inward(total.status)
+        return replace(total, warm=kept(value, warmth.warm, warmth.ids, state, status))
+
     door, native = state.door, isinstance(f, Dense)
     if native:
         row_args = (f._per_row(f._injection(options["args"], row_args, pass_rows, state, "z0"), state),)
@@ -212,7 +282,7 @@ def _by_ladder(
     apart = native or bool(row_args) or pass_rows or options["retire"] not in (None, False)
     rungs = rungs_of(method, "fixed_point")
     steps = None if max_steps is None else bounded(max_steps, "max_steps")
-    return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point")
+    return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point", with_handle)
 
 
 _OPTIONS = keyword_options(fixed_point)

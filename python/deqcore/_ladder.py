@@ -41,6 +41,7 @@ def climb(
     max_steps: int | None,
     on_failure: str,
     function: str,
+    with_handle: Callable[[Solution], Solution],
 ) -> Solution:
     """Solve by ``solve(z0, rows, row_args, method, max_steps, scale)`` rung by rung; -> what the rungs found together.
 
@@ -75,6 +76,7 @@ def climb(
     if total is None:
         raise ValueError(f"method: {rungs!r} given; none of them takes rows of width {state.width} in {most} steps")
     total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=most))
+    total = with_handle(total)
     if on_failure != "return" and bool((to_host(total.status) < 0).any()):
         complain(total, function, on_failure, 5)
     return total

@@ -9,12 +9,16 @@ from functools import lru_cache
 from typing import Any, ClassVar, NoReturn
 
 from . import _core
+from ._arrays import describe
 from ._options import integer, real, refuse_unknown
+from ._warm import Warm
 
 __all__ = [
     "GMRES",
+    "SHINE",
     "Anderson",
     "AndersonTypeI",
+    "Approximate",
     "BiCGSTAB",
     "Broyden",
     "Direct",
@@ -38,7 +42,7 @@ class Method:
     Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`. Newton's methods,
     which also find roots as such: :class:`NewtonKrylov`, :class:`Newton`. Linear methods: :class:`GMRES`,
     :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`,
-    :class:`Phantom`.
+    :class:`Phantom`, :class:`SHINE`.
 
     Example:
         >>> import deqcore
@@ -221,7 +225,7 @@ class Broyden(Method):
     B <- B + (s - B y) (s' B) / (s' B y), kept as -I plus pairs (Broyden 1965, Math. Comp. 19).
 
     Args:
-        history: pairs, 1 to 32; at least 3 to compress. Memory: 2 history + 4 states per row.
+        history: pairs, 1 to 500; 3 to 32 to compress. Memory: 2 history + 4 states per row.
         full: what happens when the memory is full: ``"restart"`` begins anew, ``"compress"`` keeps the best
             approximation of the sum by two pairs less, by singular values. (Overwriting the oldest pair would break the
             inverse: there is no such option.)
@@ -352,14 +356,14 @@ class Direct(Method):
         self._checked()
 
 
-class _Approximate(Method):
+class Approximate(Method):
     """Base of the gradients that are approximate by name."""
 
     _solves: ClassVar[tuple[str, ...]] = ("adjoint",)
 
 
 @dataclass(frozen=True, init=False)
-class JacobianFree(_Approximate):
+class JacobianFree(Approximate):
     """The Jacobian-free gradient u = g: no product at all (Fung, Heaton, Li, McKenzie, Osher and Yin 2022).
 
     What it is not: a solution of (I - J)' u = g. It drops the inverse. For a contraction it is a descent direction
@@ -390,7 +394,7 @@ class JacobianFree(_Approximate):
 
 
 @dataclass(frozen=True, init=False)
-class Neumann(_Approximate):
+class Neumann(Approximate):
     """The first k terms of the damped Neumann series at z (Geng, Zhang, Bai, Wang and Lin 2021).
 
     u = tau sum_{i < k} (tau J' + (1 - tau) I)^i g: k - 1 products. k = 1 and tau = 1 is :class:`JacobianFree`.
@@ -536,6 +540,58 @@ class Newton(NewtonMethod):
             refuse_unknown("Newton", unknown, ("max_width",))
         object.__setattr__(self, "max_width", integer(max_width, "max_width"))
         self._checked()
+
+
+@dataclass(frozen=True, init=False)
+class SHINE(Approximate):
+    """The inverse that the forward solve has learnt, at no product at all (Ramzi, Mannel, Bai, Starck et al. 2022).
+
+    A forward :class:`Broyden` ends with B = -I + sum u_i v_i' near (J - I)^-1; the gradient is w = -B' g. A row whose
+    \\|w\\| exceeds ``fallback`` \\|g\\|, or of which nothing is kept, falls back to w = g, the gradient of
+    :class:`JacobianFree`; ``Solution.rejected`` is 1 there.
+
+    What it is not: a solution of (I - J)' u = g. B was fitted to the steps of the forward solve, and g is not one of
+    them: on random tanh maps its direction is hardly better than that of JacobianFree, see docs/gradients.md. Rows end
+    as ``approximate``. :func:`shine_start` makes a start of an exact method of it.
+
+    Args:
+        handle: ``Solution.warm`` of a :func:`fixed_point` by :class:`Broyden` with ``keep="history"``; rows are matched
+            by position, or by the ``ids`` given to :func:`adjoint`.
+        fallback: the longest \\|w\\| / \\|g\\| that is trusted; above 0, ``math.inf`` trusts all.
+
+    Raises:
+        TypeError: the handle is not one, fallback is not a number, or an option is unknown.
+        ValueError: the handle holds no history of Broyden, or fallback is out of range.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> A, g = np.array([[0.0, 0.5], [0.2, 0.0]]), np.array([[1.0, 2.0]])
+        >>> z = deqcore.fixed_point(lambda z: z @ A + 1, np.zeros((1, 2)), method="broyden", keep="history")
+        >>> solution = deqcore.adjoint(lambda z, v: v @ A.T, z.value, g, method=deqcore.SHINE(z.warm))
+        >>> solution.nfe, solution.rejected.tolist(), deqcore.Status(solution.status[0]).name
+        (0, [0], 'approximate')
+    """
+
+    handle: Warm
+    fallback: float
+    name: ClassVar[str] = "shine"
+
+    def __init__(self, handle: Warm, fallback: float = 1.8, **unknown: NoReturn) -> None:
+        if unknown:
+            refuse_unknown("SHINE", unknown, ("handle", "fallback"))
+        if not isinstance(handle, Warm):
+            raise TypeError(f"handle: {describe(handle)} given; expected the .warm of a solution")
+        if handle.history is None or not isinstance(handle.history.method, Broyden):
+            raise ValueError(
+                f"handle: {handle!r} given; expected one of fixed_point(..., method=Broyden(), keep='history')"
+            )
+        object.__setattr__(self, "handle", handle)
+        object.__setattr__(self, "fallback", real(fallback, "fallback"))
+        if not self.fallback > 0:
+            raise ValueError(f"fallback: {self.fallback} given; expected a number above 0, or infinity")
+
+    def _native(self) -> Any:
+        return None  # nothing of it is a dialogue
 
 
 _BY_NAME: dict[str, type[Method]] = {

@@ -9,7 +9,7 @@ from typing import Any
 from ._dialogue import Setup, converse, gathered
 from ._ladder import is_ladder
 from ._methods import NewtonMethod
-from ._solution import Callback, Solution
+from ._solution import Callback
 from ._splitting import Monotone
 from .maps import Dense
 
@@ -36,6 +36,7 @@ def own_product(f: Any, name: str) -> Callable[..., Any] | None:
 
 def solve_newton(
     setup: Setup,
+    start: Any,
     f: Callable[..., Any],
     jvp: Callable[..., Any] | None,
     args: tuple[Any, ...],
@@ -44,8 +45,11 @@ def solve_newton(
     scales: Any,
     callback: Callback | None,
     root: bool = False,
-) -> Solution:
-    """Answer the questions of Newton's method with ``f`` and ``jvp``; without one, products are differences."""
+) -> tuple[Any, int, int, int]:
+    """Answer the questions of Newton's method with ``f`` and ``jvp``; without one, products are differences.
+
+    -> counts, bytes of scratch, copies, rows that failed.
+    """
     state = setup.state
     door = state.door
     solver, scratch = setup.dialogue(root, jvp is None)
@@ -62,8 +66,8 @@ def solve_newton(
     def asked() -> str:
         return ("F" if root else "f") if solver.about_value else "jvp"
 
-    operands = map(door.operand, (state.block, setup.result))
+    operands = map(door.operand, (start, setup.result))
     own_scales = door.scales(scales)  # a name: a device still reads it
     solver.start(*operands, setup.report.native, door.operand(own_scales))
     copies = converse(solver, scratch, state, bind, asked, callback, setup.stop.look_every)
-    return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed)
+    return solver.counts, scratch.nbytes, copies, solver.failed

@@ -11,8 +11,9 @@ import numpy as np
 
 from ._fixed_point import scratch_bytes
 from ._ladder import is_ladder, rungs_of
-from ._methods import Method, resolve_method
+from ._methods import Method, Picard, resolve_method
 from ._options import integer, keyword_options, refuse_unknown
+from ._warm import check_keep, check_remembers, history_words
 
 __all__ = ["Plan", "plan"]
 
@@ -29,6 +30,7 @@ class Plan:
             its largest rung on all rows, which is exact where rows failed under it and an upper bound otherwise.
         result_bytes: the value and the report of the solution.
         lowered: whether the history is shorter than was asked for.
+        handle_bytes: what ``Solution.warm`` holds of these rows, without ids.
 
     Example:
         >>> import numpy as np, deqcore
@@ -40,11 +42,12 @@ class Plan:
     scratch_bytes: int
     result_bytes: int
     lowered: bool = False
+    handle_bytes: int = 0
 
     @property
     def bytes(self) -> int:
-        """Scratch and result together: what the budget is held against."""
-        return self.scratch_bytes + self.result_bytes
+        """Scratch, result and handle together: what the budget is held against."""
+        return self.scratch_bytes + self.result_bytes + self.handle_bytes
 
 
 def plan(
@@ -53,20 +56,23 @@ def plan(
     dtype: Any = np.float32,
     *,
     method: Any = None,
+    keep: str | None = None,
     memory_budget: int | None = None,
     **unknown: NoReturn,
 ) -> Plan:
     """Exactly how much memory :func:`fixed_point` takes on a callable, and the method that keeps within a budget.
 
-    Not counted: z0 and what the map makes itself, ``trace=True`` (8 bytes per row and step of ``max_steps``), and
-    copies of answers that are not contiguous.
+    Not counted: z0, a handle given as ``warm``, what the map makes itself, ``trace=True`` (8 bytes per row and step of
+    ``max_steps``), and copies of answers that are not contiguous.
 
     Args:
         rows: samples in the batch.
         width: elements of one sample's state.
         dtype: float32 or float64.
         method: as for :func:`fixed_point`; in a ladder every rung is lowered by itself.
-        memory_budget: most bytes for scratch and result; the history is lowered until they fit. None is no limit.
+        keep: as for :func:`fixed_point`.
+        memory_budget: most bytes for scratch, result and handle; the history is lowered until they fit. None is no
+            limit.
 
     Returns:
         A :class:`Plan`.
@@ -89,8 +95,18 @@ def plan(
     rows, width = integer(rows, "rows"), integer(width, "width")
     needed = [scratch_bytes(rows, width, dtype, method=rung) for rung in rungs]  # refuses bad rows, width, dtype
     result = rows * (width * np.dtype(dtype).itemsize + _REPORT)
+    keeping = check_keep(keep, history=True)
+    if keeping == "history":
+        if ladder:
+            raise ValueError("method: a ladder given with keep='history'; expected one method, or keep='state'")
+        check_remembers(rungs[0], width, np.dtype(dtype))
+
+    def handle(method: Method) -> int:
+        words = history_words(width, np.dtype(dtype), method) if keeping == "history" else 0
+        return 0 if keeping is None else rows * (width * np.dtype(dtype).itemsize + 8 * words)
+
     if memory_budget is None:
-        return Plan(tuple(rungs) if ladder else rungs[0], max(needed), result)
+        return Plan(tuple(rungs) if ladder else rungs[0], max(needed), result, False, handle(rungs[0]))
     budget = integer(memory_budget, "memory_budget")
     if budget < 1:
         raise ValueError(f"memory_budget: {budget} given; expected at least 1 byte, or None")
@@ -98,19 +114,19 @@ def plan(
     chosen = []
     for rung in rungs:
         for shorter in _shortened(rung):
-            least = scratch_bytes(rows, width, dtype, method=shorter) + result
+            least = scratch_bytes(rows, width, dtype, method=shorter) + result + handle(shorter)
             if least <= budget:
                 chosen.append(shorter)
                 break
         else:
-            picard = scratch_bytes(rows, width, dtype, method="picard") + result
-            other = "" if rung.name == "picard" else f"; method='picard' needs {picard}"
+            picard = scratch_bytes(rows, width, dtype, method="picard") + result + handle(Picard())
+            other = "" if rung.name == "picard" or keeping == "history" else f"; method='picard' needs {picard}"
             raise MemoryError(
                 f"memory_budget: {budget} bytes given; {rows} rows of width {width} need at least {least} with "
                 f"{shorter!r}{other}; or solve fewer rows at a time"
             )
     size = max(scratch_bytes(rows, width, dtype, method=rung) for rung in chosen)
-    return Plan(tuple(chosen) if ladder else chosen[0], size, result, chosen != rungs)
+    return Plan(tuple(chosen) if ladder else chosen[0], size, result, chosen != rungs, handle(chosen[0]))
 
 
 _OPTIONS = keyword_options(plan)

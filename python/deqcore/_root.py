@@ -102,7 +102,9 @@ def root(
         options |= {"retire": retire, "trace": trace, "threads": threads}
         apart = bool(row_args) or pass_rows
         if not is_ladder(method):
-            return _solve(call, jvp, state, args, row_data, pass_rows, scales, method, max_steps, callback, on_failure, options)
+            return _solve(
+                call, jvp, state, args, row_data, pass_rows, scales, method, max_steps, callback, on_failure, options
+            )
 
         def rung_of(start: Any, rows: Any, own: tuple[Any, ...], rung: Method, share: int, known: Any) -> Solution:
             part = check_state(start, "z0", door=door)
@@ -119,7 +121,7 @@ def root(
 
         apart = apart or retire not in (None, False)
         steps = None if max_steps is None else bounded(max_steps, "max_steps")
-        return climb(rung_of, rungs_of(method, "root"), state, row_data, apart, steps, on_failure, "root")
+        return climb(rung_of, rungs_of(method, "root"), state, row_data, apart, steps, on_failure, "root", lambda t: t)
 
 
 _OPTIONS = keyword_options(root)
@@ -170,7 +172,8 @@ def _solve(
     )
     setup.frames = 5
     if isinstance(setup.chosen, NewtonMethod):
-        return solve_newton(setup, F, jvp, args, row_data, pass_rows, scales, callback, root=True)
+        ended = solve_newton(setup, state.block, F, jvp, args, row_data, pass_rows, scales, callback, root=True)
+        return setup.finish(*ended)
     setup.stop.relative = _core.Relative.to_scale
     door = state.door
 

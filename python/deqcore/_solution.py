@@ -140,7 +140,8 @@ class Solution:
         scale: float64, what residuals are compared with: max(\\|z0\\|, \\|f(z0)\\|) unless it was given.
         status: int8, the code of each row; see :class:`Status`.
         steps: int32, map evaluations each row used.
-        rejected: int32, accelerated steps given up because the residual grew or the point did not change.
+        rejected: int32, accelerated steps given up because the residual grew or the point did not change, or the
+            history of an earlier solve did not fit; of :class:`SHINE`, 1 where a row fell back to u = g.
         singular: int32, accelerated steps given up because the small system could not be solved.
         nfe: times the map was called (native maps: the most that any row needed).
         products: times Newton's methods called ``jvp``, or the native map's own; 0 elsewhere.
@@ -284,8 +285,11 @@ class Solution:
                 f"Estimated relative error per row: median {float(np.median(self.error)):.2g}, largest "
                 f"{float(self.error.max()):.2g}."
             )
+        fell_back = int(self.rejected.sum()) if self._method == "shine" else 0
+        if fell_back:
+            lines.append(f"{_count(fell_back)} fell back to u = g.")
         given_up = int(self.rejected.sum() + self.singular.sum())
-        if given_up:
+        if given_up and not fell_back:
             lines.append(
                 f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
                 f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."

@@ -12,7 +12,7 @@ from . import _core
 from ._arrays import check_numpy, describe, numpy_door
 from ._dialogue import Setup, State, check_state
 from ._linear import DEFAULT_RTOL
-from ._methods import Phantom
+from ._methods import SHINE, Phantom
 from ._options import keyword_options, refuse_unknown, threads_named
 from ._solution import Solution
 from ._splitting import Monotone
@@ -276,7 +276,7 @@ class Dense:
             g, target: one of them, of the shape of z0.
             method, rtol, max_steps: of the forward solve, as for :func:`deqcore.fixed_point`.
             adjoint_method, adjoint_rtol, adjoint_max_steps: of the backward solve, as for :func:`deqcore.adjoint`; any
-                method but :class:`deqcore.Phantom`.
+                method but :class:`deqcore.Phantom` and :class:`deqcore.SHINE`.
             threads, on_failure: as for :func:`deqcore.fixed_point`.
 
         Returns:
@@ -328,6 +328,11 @@ class Dense:
             raise ValueError(
                 f"adjoint_method: {backward.chosen!r} given; value_and_gradients() does not unroll: use Neumann(k, tau)"
             )
+        if isinstance(backward.chosen, SHINE):
+            raise ValueError(
+                f"adjoint_method: {backward.chosen!r} given; expected a method that needs no handle: use fixed_point() "
+                f"and adjoint()"
+            )
         dW, dc = np.empty((self.width, self.width), self.dtype), np.empty_like(c)
         counts = self._native.solve_and_differentiate(
             state.block,
@@ -370,11 +375,19 @@ class Dense:
         getattr(self._native, product)(*blocks, threads)
         return answer
 
-    def _solve(self, setup: Setup, injection: np.ndarray, scales: np.ndarray | None) -> tuple[Any, int]:
-        """A whole forward solve -> (counts, bytes it held)."""
+    def _solve(
+        self,
+        setup: Setup,
+        start: np.ndarray,
+        injection: np.ndarray,
+        scales: np.ndarray | None,
+        history: tuple[Any, Any, Any],
+    ) -> tuple[Any, int]:
+        """A whole forward solve -> (counts, bytes it held). ``history``: to go on with, its places, to be kept."""
         how = setup.method_options, setup.stop
+        remembered = history if any(part is not None for part in history) else ()
         counts = self._native.solve(
-            setup.state.block, injection, setup.result, setup.report.native, scales, *how, setup.threads
+            start, injection, setup.result, setup.report.native, scales, *how, setup.threads, *remembered
         )
         return counts, self._native.solve_bytes(setup.threads, *how, setup.state.rows)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import GMRES, AndersonTypeI, Broyden, Direct, JacobianFree, Neumann, Phantom, Status
+from deqcore import GMRES, SHINE, Anderson, AndersonTypeI, Broyden, Direct, JacobianFree, Neumann, Phantom, Status
 from support.problems import weights
 
 ROWS, WIDTH = 7, 30
@@ -141,3 +141,52 @@ def test_a_ladder_goes_on_with_the_rows_that_failed(cp, rng):
     assert device.success
     assert list(device.method) == list(host.method)
     np.testing.assert_allclose(device.value.get(), host.value, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [Anderson(), Broyden(history=20)], ids=str)
+def test_forward_solves_go_on_with_what_they_remember(cp, system, dtype, method):
+    W, _, _, x = system
+    ids = np.arange(ROWS)
+
+    def solve(xp, x, **options):
+        weights = xp.asarray(W)
+        x = xp.asarray(x)
+        return deqcore.fixed_point(
+            lambda z, x: xp.tanh(z @ weights.T + x), 0 * x, row_args=(x,), method=method, rtol=1e-4, **options
+        )
+
+    first = {xp: solve(xp, x, keep="history", ids=ids) for xp in (np, cp)}
+    later = x[2:] + dtype(0.02)
+    after = {}
+    for xp, solution in first.items():
+        for options in ({"keep": "history"}, {"look_every": 5, "retire": False}):
+            after[xp] = solve(xp, later, ids=ids[2:], warm=solution.warm, **options)
+            assert after[xp].success
+            assert int(after[xp].steps.max()) < int(solve(xp, later).steps.max())
+        again = solve(xp, x, ids=ids, warm=solution.warm)
+        assert again.nfe == 1 if xp is np else int(again.steps.max()) == 1
+    assert isinstance(first[cp].warm.history.memory, cp.ndarray)
+    assert abs(int(after[cp].steps.max()) - int(after[np].steps.max())) <= 2
+    np.testing.assert_allclose(after[cp].value.get(), after[np].value, atol=1e-3)
+
+
+def test_shine_is_that_of_numpy(cp, system, dtype):
+    W, _, g, x = system
+    ids = [3, 0, 99, 5]
+    values = {}
+    for xp in (np, cp):
+        weights, given = xp.asarray(W), xp.asarray(x)
+        forward = deqcore.fixed_point(
+            lambda z, x, xp=xp, weights=weights: xp.tanh(z @ weights.T + x), 0 * given, row_args=(given,),
+            method=Broyden(history=20), rtol=1e-4, keep="history", ids=np.arange(ROWS),
+        )  # fmt: skip
+        some = xp.asarray(np.ascontiguousarray(g[[3, 0, 1, 5]]))
+        vjp = products(xp, weights)[0]
+        solution = deqcore.adjoint(vjp, some, some, row_args=(some,), ids=ids, method=SHINE(forward.warm))
+        assert isinstance(solution.value, xp.ndarray)
+        values[xp] = solution
+    host, device = values[np], values[cp]
+    np.testing.assert_array_equal(device.rejected.get(), host.rejected)
+    assert host.rejected[2] == 1
+    np.testing.assert_allclose(device.value.get(), host.value, rtol=0, atol=0.02 * np.abs(host.value).max())
+    assert set(device.status.get()) == {Status.approximate}

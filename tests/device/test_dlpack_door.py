@@ -116,3 +116,19 @@ def test_a_tensor_that_its_library_does_not_hand_over_is_named_at_once(tensors, 
         deqcore.fixed_point(lambda z, x: z, z0, row_args=(x,), stream=0)
     with pytest.raises(TypeError, match=r"z0: .* cannot be handed over: .*detach"):
         deqcore.fixed_point(lambda z: z, x, stream=0)
+
+
+@pytest.mark.parametrize("ids", [None, np.arange(ROWS)], ids=["by position", "by ids"])
+def test_a_handle_and_shine(cp, tensors, problem, ids):
+    slopes, x = problem
+    s, x, z0 = map(tensors.tensor, (slopes, x, np.zeros((ROWS, WIDTH))))
+    options = {"method": "broyden", "keep": "history", "ids": ids, "rtol": 1e-4, "stream": 0}
+    first = deqcore.fixed_point(lambda z: s * tensors.tanh(z) + x, z0, **options)
+    assert isinstance(first.warm.value, tensors.Tensor)
+    assert isinstance(first.warm.history.memory, tensors.Tensor)
+    again = deqcore.fixed_point(lambda z: s * tensors.tanh(z) + x, z0, warm=first.warm, **options)
+    assert int(again.steps.numpy().max()) == 1
+    start = deqcore.shine_start(first.warm, x, ids=ids, stream=0)
+    assert isinstance(start, tensors.Tensor)
+    rough = deqcore.adjoint(lambda z, v: v * s, z0, x, ids=ids, method=deqcore.SHINE(first.warm), stream=0)
+    np.testing.assert_array_equal(rough.value.numpy(), start.numpy())

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IN_PYTHON = ("native", "step", "skewed", "evaluations")
+IN_PYTHON = ("native", "step", "skewed", "evaluations", "streaming")
 IN_CPP = ("kernels", "dialogue", "dense")
 
 
@@ -59,6 +59,7 @@ def test_the_python_cases_run(python_lines):
         "one step of the Python dialogue beyond the map",
         "skewed batch",
         "evaluations to 1e-8",
+        "frames",
     }
 
 

@@ -163,7 +163,7 @@ class TestPublishedValues:
 
     def test_bratu_has_the_published_height(self, rng):
         """max u is 0.078 at strength 1 on the lower branch."""
-        problem = self.named("bratu 1 on 16, preconditioned", rng)
+        problem = self.named("preconditioned bratu 1 on 16", rng)
         u = problem.start()
         for _ in range(50):
             u = problem.f(u)
@@ -176,7 +176,7 @@ class TestPublishedValues:
         for n in (16, 64):
             equations, problem = (
                 self.named(f"convection on {n}", rng),
-                self.named(f"convection on {n}, preconditioned", rng),
+                self.named(f"preconditioned convection on {n}", rng),
             )
             u = rng.standard_normal(problem.standard.shape)
             np.testing.assert_allclose(-minus_laplacian(problem.residual(u)), equations.f(u), atol=1e-11)

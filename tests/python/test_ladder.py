@@ -87,7 +87,8 @@ class TestBroyden:
         ("options", "error", "word"),
         [
             ({"history": 0}, ValueError, "history"),
-            ({"history": 33}, ValueError, "history"),
+            ({"history": 501}, ValueError, "history"),
+            ({"history": 33, "full": "compress"}, ValueError, "history"),
             ({"history": 2, "full": "compress"}, ValueError, "history"),
             ({"full": "ring"}, ValueError, "full"),
             ({"full": None}, ValueError, "full"),

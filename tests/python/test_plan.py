@@ -107,3 +107,21 @@ def test_rungs_are_lowered_one_by_one():
 def test_errors_name_the_argument(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (8, 101)], ids=str)
+@pytest.mark.parametrize("keep", ["state", "history"])
+def test_the_handle_is_counted(method, shape, keep, dtype):
+    if method == "picard" and keep == "history":
+        with pytest.raises(ValueError, match=r"^keep: 'history' given with Picard"):
+            plan(*shape, dtype, method=method, keep=keep)
+        return
+    planned = plan(*shape, dtype, method=method, keep=keep)
+    warm = fixed_point(np.cos, np.ones(shape, dtype), method=planned.method, keep=keep).warm
+    held = warm.value.nbytes + (0 if warm.history is None else warm.history.memory.nbytes)
+    assert planned.handle_bytes == held
+    assert planned.bytes == planned.scratch_bytes + planned.result_bytes + held
+    assert plan(*shape, dtype, method=method, keep=keep, memory_budget=planned.bytes) == planned
+    with pytest.raises(ValueError, match=r"^method: a ladder given with keep='history'"):
+        plan(*shape, dtype, method=["anderson"], keep="history")

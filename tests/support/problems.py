@@ -37,6 +37,24 @@ def weights(rng: np.random.Generator, width: int, norm: float = WEIGHT_NORM, sym
     return W * (norm / np.linalg.norm(W, 2))
 
 
+def iid(gain: float, seed: int, width: int) -> tuple[Array, Array]:
+    """W and b of z = tanh(W z + b): independent normal entries scaled by gain / sqrt(width), b ~ N(0, 1)."""
+    rng = np.random.default_rng(seed)
+    return gain * rng.standard_normal((width, width)) / np.sqrt(width), rng.standard_normal(width)
+
+
+def outliers(top: float, seed: int, width: int) -> tuple[Array, Array]:
+    """W and b of z = tanh(W z + b), as trained layers have them: 12 eigenvalues from top to 0.6 top, every third
+    negative, the rest uniform in +-0.3, in a random orthogonal basis, and a skew-symmetric part; b ~ 0.1 N(0, 1)."""
+    rng = np.random.default_rng(seed)
+    Q, _ = np.linalg.qr(rng.standard_normal((width, width)))
+    leading = np.linspace(top, 0.6 * top, 12)
+    leading[2::3] *= -1
+    W = (Q * np.concatenate([leading, rng.uniform(-0.3, 0.3, width - 12)])) @ Q.T
+    A = rng.standard_normal((width, width))
+    return W + 0.2 * (A - A.T) / np.sqrt(2 * width), 0.1 * rng.standard_normal(width)
+
+
 def dense_value(activation: str, W: Array, z: Array, c: Array) -> Array:
     a, _ = ACTIVATIONS[activation]
     return a(z @ W.T + c)

@@ -71,6 +71,17 @@ class AndersonRule final : public MethodRule<Queue, T> {
 
   std::int64_t history() const override { return options_.history; }
 
+  RowMemory<T> memory() const override {
+    return {.columns = {history_.dF, history_.dG},
+            .m = history_.m,
+            .width = history_.width,
+            .pitch = history_.pitch,
+            .small = history_.m * history_.m,
+            .matrix = history_.gram,
+            .slot = history_.slot,
+            .depth = history_.depth};
+  }
+
  private:
   Anderson options_;
   std::int64_t rows_;

@@ -18,14 +18,16 @@
 namespace deqcore {
 namespace {
 
+constexpr std::int64_t most_pairs = 500;
+
 template <class Queue, class T>
 class BroydenRule final : public MethodRule<Queue, T> {
  public:
   BroydenRule(const Broyden& options, std::int64_t rows, std::int64_t width, Arena& scratch)
       : options_(options), rows_(rows) {
     const std::int64_t m = options.history, least = compresses() ? 3 : 1;
-    require(m >= least && m <= row_math::max_history, "history: ", m, " given; expected ", least, " to ",
-            row_math::max_history);
+    const std::int64_t most = compresses() ? row_math::max_history : most_pairs;
+    require(m >= least && m <= most, "history: ", m, " given; expected ", least, " to ", most);
     require(options.growth > 1, "growth: ", options.growth, " given; expected a number above 1, or infinity");
     constexpr std::int64_t line = Arena::alignment / sizeof(T);
     const std::int64_t pitch = (width + line - 1) / line * line;
@@ -64,6 +66,14 @@ class BroydenRule final : public MethodRule<Queue, T> {
   }
 
   std::int64_t history() const override { return options_.history; }
+
+  RowMemory<T> memory() const override {
+    return {.columns = {secant_.U, secant_.V},
+            .m = secant_.m,
+            .width = secant_.width,
+            .pitch = secant_.pitch,
+            .depth = secant_.depth};
+  }
 
  private:
   bool compresses() const { return options_.full == Broyden::Full::compress; }

@@ -150,6 +150,40 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
 }
 
 template <class Queue, class T>
+std::int64_t FixedPoint<Queue, T>::history_words() const {
+  return KeptRows<T>(state_->rule->memory(), nullptr).words();
+}
+
+template <class Queue, class T>
+std::int64_t FixedPoint<Queue, T>::history_words(std::int64_t width, const Method& method) {
+  Arena counting;
+  return FixedPoint(nullptr, 1, width, method, {}, counting).history_words();
+}
+
+template <class Queue, class T>
+void FixedPoint<Queue, T>::load(const KeptHistory& history) {
+  State& s = *state_;
+  require(s.kind != Ask::done && s.steps == 0, "load: called without a first question");
+  if (!history.from) return;
+  const RowMemory<T> memory = s.rule->memory();
+  require(memory.m > 0, "load: this method remembers nothing");
+  run(*s.queue,
+      LoadRows<T>{.rows = s.rows, .from = KeptRows<const T>(memory, history.from), .at = history.at, .memory = memory});
+}
+
+template <class Queue, class T>
+void FixedPoint<Queue, T>::save(const KeptHistory& history) {
+  State& s = *state_;
+  require(s.kind == Ask::done, "save: called with an open question");
+  if (!history.to) return;
+  const RowMemory<T> memory = s.rule->memory();
+  require(memory.m > 0, "save: this method remembers nothing");
+  run(*s.queue,
+      SaveRows<T>{
+          .rows = s.rows, .status = s.states.report.status, .memory = memory, .to = KeptRows<T>(memory, history.to)});
+}
+
+template <class Queue, class T>
 void FixedPoint<Queue, T>::cancel() {
   State& s = *state_;
   if (s.kind == Ask::done) return;

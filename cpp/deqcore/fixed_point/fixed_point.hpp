@@ -24,6 +24,14 @@
 
 namespace deqcore {
 
+// What a method remembered of its rows, in memory that outlives the solve: history_words words for each row. The solve
+// goes on with the rows at[i] of `from`, below zero with nothing, and leaves its own in `to`.
+struct KeptHistory {
+  const std::int64_t* from = nullptr;
+  const std::int32_t* at = nullptr;  // with `from`: for each row of the solve
+  std::int64_t* to = nullptr;
+};
+
 template <class Queue, class T>
 class FixedPoint {
  public:
@@ -55,6 +63,15 @@ class FixedPoint {
 
   const Counts& counts() const;
   const Progress& progress() const;  // at the last look
+
+  // Words of a row's history in a handle; 0: the method remembers nothing.
+  std::int64_t history_words() const;
+  static std::int64_t history_words(std::int64_t width, const Method& method);
+
+  // Goes on with `from`, before the first answer, and leaves the history in `to`, after the last. Rows that have not
+  // converged leave nothing.
+  void load(const KeptHistory& history);
+  void save(const KeptHistory& history);
 
   // The two blocks that question.at alternates between.
   Rows<T> block(int which) const;

@@ -7,6 +7,7 @@
 
 #include "deqcore/base/arena.hpp"
 #include "deqcore/fixed_point/methods.hpp"
+#include "deqcore/kernels/kept.hpp"
 #include "deqcore/kernels/step.hpp"
 
 namespace deqcore {
@@ -32,6 +33,9 @@ class MethodRule {
 
   // Columns of differences remembered.
   virtual std::int64_t history() const = 0;
+
+  // What a later solve can go on with.
+  virtual RowMemory<T> memory() const { return {}; }
 };
 
 // One factory per method, defined and instantiated in the method's own file.

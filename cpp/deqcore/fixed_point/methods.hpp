@@ -36,7 +36,7 @@ struct Broyden {
     restart,   // begin anew
     compress,  // drop the two smallest singular values of the sum of pairs
   };
-  std::int64_t history = 10;  // pairs, 1 to 32; at least 3 to compress
+  std::int64_t history = 10;  // pairs, 1 to 500; 3 to 32 to compress
   Full full = Full::restart;  // what happens when the memory is full
   double growth = 1000.0;     // a residual above this times the row's best makes it forget, > 1; infinity: never
 };

@@ -11,7 +11,7 @@
 
 namespace deqcore {
 
-// By row. depth -1: nothing remembered, not even the last f and g.
+// By row. A depth below zero, ~n: n columns of an earlier solve, and no last f and g. So -1: nothing at all.
 template <class T>
 struct History {
   T* dF = nullptr;  // [row][slot][pitch]
@@ -38,7 +38,8 @@ struct ClearHistory {
 DEQCORE_KERNEL(ClearHistory);
 
 // A running row whose residual exceeds `growth` times its best so far, or whose point did not change, forgets its
-// window: its next step is a plain one. The rejection is counted.
+// window: its next step is a plain one. So does a row with a window of an earlier solve that is far from where that one
+// ended. The rejection is counted.
 template <class T>
 struct GuardHistory {
   ActiveRows rows;
@@ -49,7 +50,7 @@ struct GuardHistory {
 DEQCORE_KERNEL(GuardHistory);
 
 // dF[slot] = f - f_last, dG[slot] = g - g_last with g = f - z; remembers f and g; renews one line of dG^T dG, and dG^T
-// g.
+// g. Without a last f and g no column is written.
 //   depth + 4 reads (the dG; f, z, f_last, g_last), 4 writes
 template <class T>
 struct PushHistory {

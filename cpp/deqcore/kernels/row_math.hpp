@@ -146,6 +146,16 @@ constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double 
 
 constexpr int max_history = 32;
 
+// A solve that goes on with what an earlier one remembered starts at a point of that solve. A residual there above this
+// share of the scale says that the solution has changed by about its own size: another scene.
+constexpr double another_scene = 0.3;
+
+// Whether a row's memory no longer fits it. `depth` below zero: it is of an earlier solve, and nothing was measured
+// yet.
+constexpr bool outgrown(std::int32_t depth, double g, double best, double growth, double scale) {
+  return depth < 0 ? g > another_scene * scale : g > growth * best;
+}
+
 // (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to
 // unit diagonal: the columns behind A may differ in size by many orders. False, with x untouched, if the matrix is not
 // positive definite to working precision or anything is not finite.

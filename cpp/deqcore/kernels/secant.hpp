@@ -12,7 +12,7 @@
 
 namespace deqcore {
 
-// By row. depth -1: nothing remembered, not even the last step.
+// By row. A depth below zero, ~n: n pairs of an earlier solve, and no last step. So -1: nothing at all.
 template <class T>
 struct Secant {
   T* U = nullptr;  // [row][slot][pitch]
@@ -39,8 +39,8 @@ struct ClearSecant {
 DEQCORE_KERNEL(ClearSecant);
 
 // A running row whose residual exceeds `growth` times its best, or whose point did not change, forgets everything; its
-// next step is a plain one, and the rejection is counted. With `restart`, so does a row whose memory is full, but for
-// its last step.
+// next step is a plain one, and the rejection is counted. So does a row with pairs of an earlier solve that is far from
+// where that one ended. With `restart`, so does a row whose memory is full, but for its last step.
 template <class T>
 struct GuardSecant {
   ActiveRows rows;
@@ -54,7 +54,8 @@ DEQCORE_KERNEL(GuardSecant);
 // The good Broyden update and the next step:
 //     v = B^T s      u = (s - B y) / (v, y)      s <- r - sum_i u_i (v_i, r)      next = z + s
 // with v stored at length 1, so that neither factor leaves the range of its type.
-// A pair whose denominator vanishes is left out, and that is counted.   4 depth + 10 reads, 6 writes
+// A pair whose denominator vanishes is left out, and that is counted. Without a last step there is no new pair.
+//   4 depth + 10 reads, 6 writes
 template <class T>
 struct PushPair {
   ActiveRows rows;

@@ -255,7 +255,8 @@ Counts Dense<T>::solve_tiles(int threads, Rows<const T> z0, Rows<const T> inject
 
 template <class T>
 Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
-                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const {
+                       Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt,
+                       const KeptHistory& history) const {
   const auto held = weights();
   const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop); };
   const auto solve_tile = [&](Arena scratch, std::int64_t first, std::int64_t count) {
@@ -266,10 +267,14 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
       for (std::int64_t i = 0; i < question.count; ++i)
         activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
     };
-    converse(queue, solver,
-             solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
-                          scale ? scale + first : nullptr),
-             MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+    const KeptHistory own = {.from = history.from,
+                             .at = history.from ? history.at + first : nullptr,
+                             .to = history.to ? history.to + first * solver.history_words() : nullptr};
+    const Question<T> question = solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
+                                              scale ? scale + first : nullptr);
+    solver.load(own);
+    converse(queue, solver, question, MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+    solver.save(own);
     return solver.counts();
   };
   return solve_tiles(threads, z0, injection, result, bytes, solve_tile, interrupt);

@@ -49,7 +49,8 @@ class Dense {
 
   // Whole solves, cut into tiles over `threads`. The counts are those of all tiles; `questions` is the longest tile's.
   Counts solve(int threads, const Method& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
-               Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const;
+               Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt,
+               const KeptHistory& history = {}) const;
   Counts solve(int threads, const NewtonMethod& method, const Stop& stop, Rows<const T> z0, Rows<const T> injection,
                Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt) const;
   Counts solve_adjoint(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,

@@ -96,6 +96,14 @@ class CupyDoor:
             rows, width, *options, self.device, self._stream, memory.data.ptr, memory.nbytes, self._owner
         ), memory
 
+    def shine(
+        self, method: Any, history: Any, at: Any, fallback: float, g: Any, u: Any, fell: Any, threads: int
+    ) -> None:
+        """U = -B' g by the pairs of a handle."""
+        apply = getattr(_core, f"cuda_shine{8 * g.dtype.itemsize}")
+        history, at, of_g, of_u, of_fell = (array.data.ptr for array in (history, at, g, u, fell))
+        apply(method, history, at, fallback, of_g, of_u, of_fell, *g.shape, self.device, self._stream)
+
     def native_report(self, arrays: tuple[Any, ...], trace: Any) -> Any:
         """The report's arrays, as the core takes them."""
         status, steps, residual, scale, rejected, singular = (array.data.ptr for array in arrays)

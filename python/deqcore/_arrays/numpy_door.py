@@ -54,6 +54,21 @@ def solver(
     return kind(rows, width, list(shape), *options, threads, memory), memory
 
 
+def shine(
+    method: Any,
+    history: np.ndarray,
+    at: np.ndarray,
+    fallback: float,
+    g: np.ndarray,
+    u: np.ndarray,
+    fell: np.ndarray,
+    threads: int,
+) -> None:
+    """U = -B' g by the pairs of a handle."""
+    apply = _core.shine32 if g.dtype == np.float32 else _core.shine64
+    apply(method, history, at, fallback, g, u, fell, threads)
+
+
 def operand(array: Any) -> Any:
     """What a solver's ``start`` takes for an array."""
     return array

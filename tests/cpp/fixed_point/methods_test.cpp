@@ -216,6 +216,10 @@ TYPED_TEST(Methods, OptionsOutOfRangeAreRefusedByName) {
     EXPECT_TRUE(refuses("beta", make(Anderson{.beta = beta}))) << beta;
   }
   for (const std::int64_t history : {0, -1, 33}) EXPECT_TRUE(refuses("history", make(Anderson{.history = history})));
+  for (const std::int64_t history : {0, 501}) EXPECT_TRUE(refuses("history", make(Broyden{.history = history})));
+  for (const std::int64_t history : {2, 33})
+    EXPECT_TRUE(refuses("history", make(Broyden{.history = history, .full = Broyden::Full::compress})));
+  EXPECT_NO_THROW(make(Broyden{.history = 500})());
   for (const double ridge : {-1e-12, nan, infinity}) EXPECT_TRUE(refuses("ridge", make(Anderson{.ridge = ridge})));
   for (const double growth : {1.0, 0.0, nan}) EXPECT_TRUE(refuses("growth", make(Anderson{.growth = growth})));
   for (const std::int64_t history : {0, 33}) EXPECT_TRUE(refuses("history", make(AndersonTypeI{.history = history})));
@@ -237,6 +241,58 @@ TYPED_TEST(Methods, OptionsOutOfRangeAreRefusedByName) {
   for (const std::int64_t look : {0, -1}) EXPECT_TRUE(refuses("look_every", make(Picard{}, {.look_every = look})));
   EXPECT_NO_THROW(make(Anderson{.history = 32, .beta = 1.99, .ridge = 0, .growth = infinity},
                        {.rtol = 4 * std::numeric_limits<T>::epsilon(), .max_steps = (std::int64_t{1} << 31) - 1})());
+}
+
+// A solve beside the end of an earlier one, with and without what that one remembered. Rows change places, and one row
+// takes nothing.
+TYPED_TEST(Methods, ASolveGoesOnWithWhatAnEarlierOneRemembered) {
+  using T = typename TypeParam::T;
+  using Solver = FixedPoint<typename TypeParam::Queue, T>;
+  const auto problem = linear_contraction<T>(0.9, 4, 9);
+  for (const Method& method : std::initializer_list<Method>{Anderson{.history = 9}, Broyden{.history = 30}}) {
+    Solve<TypeParam> first(problem, {.stop = {.rtol = 1e-6}, .gap = 2}, method);
+    ASSERT_EQ(first.run().status, std::vector<Status>(4, Status::converged));
+    const std::int64_t words = first.solver->history_words();
+    ASSERT_EQ(words, Solver::history_words(9, method));
+    std::vector<std::int64_t> handle(4 * words);
+    first.solver->save({.to = handle.data()});
+    const std::vector<std::int32_t> at = {3, 1, -1, 0};
+    std::vector<std::int32_t> steps[2];
+    for (const bool goes_on : {false, true}) {
+      Solve<TypeParam> next(problem, {.stop = {.rtol = 1e-6}, .ids = {3, 1, 2, 0}}, method);
+      for (std::int64_t i = 0; i < 4; ++i)
+        for (std::int64_t j = 0; j < 9; ++j)
+          next.start_point(i, j) = first.result(next.ids[i], j) + static_cast<T>(0.02 * std::cos(1.0 + i + 3 * j));
+      const auto question = next.start();
+      if (goes_on) next.solver->load({.from = handle.data(), .at = at.data()});
+      next.run_to_end(question);
+      EXPECT_EQ(next.outcome_now().status, std::vector<Status>(4, Status::converged));
+      steps[goes_on] = next.report.steps;
+    }
+    EXPECT_EQ(steps[true][2], steps[false][2]);
+    for (const int i : {0, 1, 3}) EXPECT_LT(steps[true][i], steps[false][i]) << "row " << i;
+  }
+}
+
+TYPED_TEST(Methods, AHistoryIsLoadedBeforeTheFirstAnswerAndSavedAfterTheLast) {
+  using T = typename TypeParam::T;
+  const auto problem = linear_contraction<T>(0.9);
+  Solve<TypeParam> solve(problem, {}, Broyden{}), picard(problem, {}, Picard{});
+  std::vector<std::int64_t> handle(solve.rows * solve.solver->history_words());
+  const std::vector<std::int32_t> at(solve.rows, -1);
+  const KeptHistory from = {.from = handle.data(), .at = at.data()}, to = {.to = handle.data()};
+  EXPECT_TRUE(refuses("load", [&] { solve.solver->load(from); }));
+  auto question = solve.start();
+  EXPECT_TRUE(refuses("save", [&] { solve.solver->save(to); }));
+  question = solve.solver->advance(solve.answer(question));
+  EXPECT_TRUE(refuses("load", [&] { solve.solver->load(from); }));
+  solve.run_to_end(question);
+  EXPECT_NO_THROW(solve.solver->save(to));
+  EXPECT_EQ(picard.solver->history_words(), 0);
+  const auto first = picard.start();
+  EXPECT_TRUE(refuses("load", [&] { picard.solver->load(from); }));
+  picard.run_to_end(first);
+  EXPECT_TRUE(refuses("save", [&] { picard.solver->save(to); }));
 }
 
 }  // namespace

@@ -25,8 +25,10 @@ void run(CpuQueue& queue, const GuardHistory<T>& k) {
   queue.note("GuardHistory", 0);
   for (std::int64_t i = 0; i < k.rows.count; ++i) {
     const std::int64_t row = k.rows.ids[i];
-    if (!k.states.running(row) || k.history.depth[row] < 1) continue;
-    const bool grew = k.states.g_norm[row] > k.growth * k.states.report.residual[row];
+    const std::int32_t depth = k.history.depth[row];
+    if (!k.states.running(row) || depth == 0 || depth == -1) continue;
+    const bool grew = row_math::outgrown(depth, k.states.g_norm[row], k.states.report.residual[row], k.growth,
+                                         k.states.report.scale[row]);
     if (!grew && k.states.frozen[row] == 0) continue;
     k.history.depth[row] = -1;
     k.states.report.rejected[row] += 1;
@@ -48,14 +50,17 @@ void run(CpuQueue& queue, const PushHistory<T>& k) {
         const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
         T *f_last = h.f_last[row], *g_last = h.g_last[row];
         if (h.depth[row] < 0) {  // nothing to take a difference with
-          h.depth[row] = 0;
-          h.slot[row] = 0;
+          h.depth[row] = ~h.depth[row];
+          if (h.depth[row] == 0) h.slot[row] = 0;
           lanes::sweep<lanes>(h.width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
             using V = simd::Vector<T, L>;
             const V image = simd::load<V>(f + at);
             simd::store(f_last + at, image);
             simd::store(g_last + at, image - simd::load<V>(z + at));
           });
+          for (std::int32_t j = 0; j < h.depth[row]; ++j)
+            h.rhs[row * h.m + j] =
+                lanes::dot<sums>(static_cast<const T*>(h.column(h.dG, row, j)), static_cast<const T*>(g_last), h.width);
           continue;
         }
         const std::int32_t slot = h.slot[row];

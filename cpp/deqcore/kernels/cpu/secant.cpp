@@ -27,8 +27,9 @@ void run(CpuQueue& queue, const GuardSecant<T>& k) {
   for (std::int64_t i = 0; i < k.rows.count; ++i) {
     const std::int64_t row = k.rows.ids[i];
     std::int32_t& depth = k.secant.depth[row];
-    if (!k.states.running(row) || depth < 0) continue;
-    const bool grew = k.states.g_norm[row] > k.growth * k.states.report.residual[row];
+    if (!k.states.running(row) || depth == -1) continue;
+    const bool grew = row_math::outgrown(depth, k.states.g_norm[row], k.states.report.residual[row], k.growth,
+                                         k.states.report.scale[row]);
     if (grew || k.states.frozen[row] > 0) {
       depth = -1;
       k.states.report.rejected[row] += 1;
@@ -53,8 +54,8 @@ void run(CpuQueue& queue, const PushPair<T>& k) {
         const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
         T *s = q.s[row], *r_last = q.r_last[row], *next = k.next[i];
         const std::int32_t depth = q.depth[row];
-        if (depth < 0) {  // the plain step
-          q.depth[row] = 0;
+        if (depth < 0) {  // the plain step, or one by the pairs of an earlier solve
+          q.depth[row] = ~depth;
           lanes::sweep<lanes>(q.width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
             using W = simd::Vector<T, L>;
             const W r = simd::load<W>(f + at) - simd::load<W>(z + at);
@@ -62,6 +63,16 @@ void run(CpuQueue& queue, const PushPair<T>& k) {
             simd::store(r_last + at, r);
             simd::store(next + at, simd::load<W>(f + at));
           });
+          for (std::int32_t j = 0; j < ~depth; ++j) {  // s = r - U V^T r
+            const T *u = q.vector(q.U, row, j), *v = q.vector(q.V, row, j);
+            const double along = q.a[row * q.m + j] = lanes::dot<sums>(v, static_cast<const T*>(r_last), q.width);
+            lanes::sweep<lanes>(q.width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
+              using W = simd::Vector<T, L>;
+              const W step = simd::load<W>(s + at) - static_cast<T>(along) * simd::load<W>(u + at);
+              simd::store(s + at, step);
+              simd::store(next + at, simd::load<W>(z + at) + step);
+            });
+          }
           continue;
         }
         // a = V^T r and its change, V^T y; b = U^T s

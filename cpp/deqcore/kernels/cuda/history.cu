@@ -25,8 +25,10 @@ void run(CudaQueue& queue, const GuardHistory<T>& k) {
   queue.note("GuardHistory", 0);
   cuda::for_each_entry(queue, "GuardHistory", k.rows.count, [k] __device__(std::int64_t i) {
     const std::int64_t row = k.rows.ids[i];
-    if (!k.states.running(row) || k.history.depth[row] < 1) return;
-    const bool grew = k.states.g_norm[row] > k.growth * k.states.report.residual[row];
+    const std::int32_t depth = k.history.depth[row];
+    if (!k.states.running(row) || depth == 0 || depth == -1) return;
+    const bool grew = row_math::outgrown(depth, k.states.g_norm[row], k.states.report.residual[row], k.growth,
+                                         k.states.report.scale[row]);
     if (!grew && k.states.frozen[row] == 0) return;
     k.history.depth[row] = -1;
     k.states.report.rejected[row] += 1;
@@ -36,60 +38,70 @@ void run(CudaQueue& queue, const GuardHistory<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const PushHistory<T>& k) {
   queue.note("PushHistory", k.rows.count * (k.into.m + 8) * k.into.width * sizeof(T));
-  cuda::for_each_row(queue, "PushHistory", k.rows.count, k.into.width, 2 * columns_at_once,
-                     [k] __device__(std::int64_t i) {
-                       const History<T>& h = k.into;
-                       const std::int64_t row = k.rows.ids[i];
-                       if (!k.states.running(row)) return;
-                       const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
-                       T *f_last = h.f_last[row], *g_last = h.g_last[row];
-                       const std::int32_t depth_before = h.depth[row], slot = h.slot[row];
-                       __syncthreads();         // all threads have read depth and slot before one of them writes them
-                       if (depth_before < 0) {  // nothing to take a difference with
-                         for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x) {
-                           f_last[at] = f[at];
-                           g_last[at] = f[at] - z[at];
-                         }
-                         if (threadIdx.x == 0) h.depth[row] = h.slot[row] = 0;
-                         return;
-                       }
-                       const int depth = depth_before < h.m ? depth_before + 1 : static_cast<int>(h.m);
-                       T *dF = h.column(h.dF, row, slot), *dG = h.column(h.dG, row, slot);
-                       for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x) {
-                         const T image = f[at], g = image - z[at];
-                         dF[at] = image - f_last[at];
-                         dG[at] = g - g_last[at];
-                         f_last[at] = image;
-                         g_last[at] = g;
-                       }
-                       // No barrier: below, a thread reads only the elements of the new column that it wrote itself.
-                       double *gram = h.gram + row * h.m * h.m, *rhs = h.rhs + row * h.m;
-                       for (int first = 0; first < depth; first += columns_at_once) {
-                         double sums[2 * columns_at_once] = {};  // dG_j . dG_slot, then dG_j . g
-                         for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x) {
-                           const double newest = dG[at], g = g_last[at];
+  cuda::for_each_row(
+      queue, "PushHistory", k.rows.count, k.into.width, 2 * columns_at_once, [k] __device__(std::int64_t i) {
+        const History<T>& h = k.into;
+        const std::int64_t row = k.rows.ids[i];
+        if (!k.states.running(row)) return;
+        const T *z = k.z[k.rows.from(i)], *f = k.f[k.rows.from(i)];
+        T *f_last = h.f_last[row], *g_last = h.g_last[row];
+        const std::int32_t depth_before = h.depth[row], slot = h.slot[row];
+        __syncthreads();         // all threads have read depth and slot before one of them writes them
+        if (depth_before < 0) {  // nothing to take a difference with
+          for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x) {
+            f_last[at] = f[at];
+            g_last[at] = f[at] - z[at];
+          }
+          const int kept = ~depth_before;
+          for (int j = 0; j < kept; ++j) {  // only where a solve goes on with an earlier one's window
+            double sum[1] = {};             // a thread reads the elements of g that it wrote itself
+            for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x)
+              sum[0] += static_cast<double>(h.column(h.dG, row, j)[at]) * static_cast<double>(g_last[at]);
+            cuda::block_sum(sum, cuda::shared_doubles());
+            if (threadIdx.x == 0) h.rhs[row * h.m + j] = sum[0];
+          }
+          if (threadIdx.x != 0) return;
+          h.depth[row] = kept;
+          if (kept == 0) h.slot[row] = 0;
+          return;
+        }
+        const int depth = depth_before < h.m ? depth_before + 1 : static_cast<int>(h.m);
+        T *dF = h.column(h.dF, row, slot), *dG = h.column(h.dG, row, slot);
+        for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x) {
+          const T image = f[at], g = image - z[at];
+          dF[at] = image - f_last[at];
+          dG[at] = g - g_last[at];
+          f_last[at] = image;
+          g_last[at] = g;
+        }
+        // No barrier: below, a thread reads only the elements of the new column that it wrote itself.
+        double *gram = h.gram + row * h.m * h.m, *rhs = h.rhs + row * h.m;
+        for (int first = 0; first < depth; first += columns_at_once) {
+          double sums[2 * columns_at_once] = {};  // dG_j . dG_slot, then dG_j . g
+          for (std::int64_t at = threadIdx.x; at < h.width; at += blockDim.x) {
+            const double newest = dG[at], g = g_last[at];
 #pragma unroll
-                           for (int c = 0; c < columns_at_once; ++c) {
-                             if (first + c >= depth) break;
-                             const double entry = h.column(h.dG, row, first + c)[at];
-                             sums[c] += entry * newest;
-                             sums[columns_at_once + c] += entry * g;
-                           }
-                         }
-                         cuda::block_sum(sums, cuda::shared_doubles());
-                         if (threadIdx.x != 0) continue;
+            for (int c = 0; c < columns_at_once; ++c) {
+              if (first + c >= depth) break;
+              const double entry = h.column(h.dG, row, first + c)[at];
+              sums[c] += entry * newest;
+              sums[columns_at_once + c] += entry * g;
+            }
+          }
+          cuda::block_sum(sums, cuda::shared_doubles());
+          if (threadIdx.x != 0) continue;
 #pragma unroll
-                         for (int c = 0; c < columns_at_once; ++c) {
-                           const int j = first + c;
-                           if (j >= depth) break;
-                           gram[slot * h.m + j] = gram[j * h.m + slot] = sums[c];
-                           rhs[j] = sums[columns_at_once + c];
-                         }
-                       }
-                       if (threadIdx.x != 0) return;
-                       h.depth[row] = depth;
-                       h.slot[row] = static_cast<std::int32_t>((slot + 1) % h.m);
-                     });
+          for (int c = 0; c < columns_at_once; ++c) {
+            const int j = first + c;
+            if (j >= depth) break;
+            gram[slot * h.m + j] = gram[j * h.m + slot] = sums[c];
+            rhs[j] = sums[columns_at_once + c];
+          }
+        }
+        if (threadIdx.x != 0) return;
+        h.depth[row] = depth;
+        h.slot[row] = static_cast<std::int32_t>((slot + 1) % h.m);
+      });
 }
 
 template <class T>

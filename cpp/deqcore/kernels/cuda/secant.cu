@@ -23,8 +23,9 @@ void run(CudaQueue& queue, const GuardSecant<T>& k) {
   cuda::for_each_entry(queue, "GuardSecant", k.rows.count, [k] __device__(std::int64_t i) {
     const std::int64_t row = k.rows.ids[i];
     std::int32_t& depth = k.secant.depth[row];
-    if (!k.states.running(row) || depth < 0) return;
-    const bool grew = k.states.g_norm[row] > k.growth * k.states.report.residual[row];
+    if (!k.states.running(row) || depth == -1) return;
+    const bool grew = row_math::outgrown(depth, k.states.g_norm[row], k.states.report.residual[row], k.growth,
+                                         k.states.report.scale[row]);
     if (grew || k.states.frozen[row] > 0) {
       depth = -1;
       k.states.report.rejected[row] += 1;
@@ -45,12 +46,24 @@ void run(CudaQueue& queue, const PushPair<T>& k) {
     T *s = q.s[row], *r_last = q.r_last[row], *next = k.next[i];
     const std::int32_t depth = q.depth[row];
     __syncthreads();  // all threads have read the depth before one of them writes it
-    if (depth < 0) {  // the plain step
+    if (depth < 0) {  // the plain step, or one by the pairs of an earlier solve
       for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x) {
         s[at] = r_last[at] = f[at] - z[at];
         next[at] = f[at];
       }
-      if (threadIdx.x == 0) q.depth[row] = 0;
+      for (int j = 0; j < ~depth; ++j) {  // s = r - U V^T r; a thread reads only elements that it wrote itself
+        double sum[1] = {};
+        for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x)
+          sum[0] += static_cast<double>(q.vector(q.V, row, j)[at]) * static_cast<double>(r_last[at]);
+        cuda::block_sum(sum, cuda::shared_doubles());
+        const T along = static_cast<T>(sum[0]);
+        for (std::int64_t at = threadIdx.x; at < q.width; at += blockDim.x) {
+          s[at] -= along * q.vector(q.U, row, j)[at];
+          next[at] = z[at] + s[at];
+        }
+        if (threadIdx.x == 0) q.a[row * q.m + j] = sum[0];
+      }
+      if (threadIdx.x == 0) q.depth[row] = ~depth;
       return;
     }
     // a = V^T r, b = U^T s; change = V^T y
