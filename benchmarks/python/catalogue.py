@@ -7,10 +7,11 @@ The problems are those of tests/support/catalogue.py, each from its standard sta
 random ones are drawn afresh. One criterion for all: a row is solved if what came back is finite and
 \|F(z)\| <= tolerance = 1e-8 max(1, \|F(standard start)\|), with F = f(z) - z for fixed points, measured here in
 float64. Every solver is handed its nearest equivalent of that tolerance; what it says of its own success is a claim,
-and a claim is false where the criterion fails. Where there is no solution, every claim is false.
+and a claim is false where the criterion fails. Where there is no solution, the claims that meet the criterion are
+counted apart: at the residual of a point alone, nobody can tell them from others.
 
 Budget: evaluations of a row, products J v among them, and a Jacobian as ``width`` of them. 2,000, and 200 (width + 1),
-the default of hybr, for those that work with dense Jacobians. Each solve may take 30 seconds.
+the default of hybr, for those that work with dense Jacobians. Each solve may take 30 seconds of CPU time.
 
 Peers, with their defaults but for tolerance and budget: SciPy's root (hybr to width 400), and where they are installed
 KINSOL by way of CasADi (line search; dense to width 400, GMRES) and optimistix (to width 400). Dense methods get exact
@@ -72,11 +73,11 @@ class Counted:
         self.row_args = (*(a[rows] for a in problem.row_args), np.arange(problem.rows)[rows])
         self.counts = np.zeros(problem.rows, int)
         self.budget = budget
-        self.deadline = time.perf_counter() + SECONDS
+        self.deadline = time.process_time() + SECONDS
 
     @property
     def late(self) -> bool:
-        return time.perf_counter() > self.deadline
+        return time.process_time() > self.deadline
 
     def _count(self, index: np.ndarray, evaluations: int = 1) -> None:
         self.counts[index] += evaluations
@@ -154,9 +155,8 @@ OURS = {
 
 def by_scipy(method: str) -> Callable[[Counted, np.ndarray, float], Answer]:
     def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
-        if (
-            method == "hybr"
-        ):  # tests its steps alone, relative to the point: it shall not end for that before F is small
+        if method == "hybr":
+            # tests its steps alone, relative to the point, and shall not end for that before F is small
             options = {"xtol": 1e-12, "maxfev": counted.budget}
         else:
             options = {"fatol": atol, "tol_norm": np.linalg.norm, "maxiter": counted.budget}
@@ -174,7 +174,7 @@ def by_kinsol(linear: str) -> Callable[[Counted, np.ndarray, float], Answer]:
         def __init__(self, counted: Counted, columns: int) -> None:
             casadi.Callback.__init__(self)
             self.counted, self.columns = counted, columns
-            self.construct("F" if columns == 1 else "jac_F", {})
+            self.construct("F" if columns == 1 else "jac_F", {} if linear == "dense" else {"enable_fd": True})
 
         def get_n_in(self) -> int:
             return 1 if self.columns == 1 else 2
@@ -193,32 +193,17 @@ def by_kinsol(linear: str) -> Callable[[Counted, np.ndarray, float], Answer]:
             return [casadi.DM(self.counted.residual(z) if self.columns == 1 else self.counted.jacobian(z))]
 
         def has_jacobian(self) -> bool:
-            return self.columns == 1
+            return self.columns == 1 and linear == "dense"
 
         def get_jacobian(self, *names: Any) -> Any:
-            width = self.counted.width
-            self.derivative = Function(self.counted, width) if linear == "dense" or width == 1 else Nothing(width)
+            self.derivative = Function(self.counted, self.counted.width)
             return self.derivative
 
-    class Nothing(casadi.Callback):  # type: ignore[misc]
-        """Asked for and never called, where products are differences."""
+        def has_jac_sparsity(self, *indices: int) -> bool:
+            return linear != "dense"
 
-        def __init__(self, width: int) -> None:
-            casadi.Callback.__init__(self)
-            self.width = width
-            self.construct("jac_F", {})
-
-        def get_n_in(self) -> int:
-            return 2
-
-        def get_sparsity_in(self, i: int) -> Any:
-            return casadi.Sparsity.dense(self.width, 1)
-
-        def get_sparsity_out(self, i: int) -> Any:
-            return casadi.Sparsity.diag(self.width)
-
-        def eval(self, operands: Any) -> Any:
-            raise GivenUp
+        def get_jac_sparsity(self, *indices: Any) -> Any:  # never used, where products are differences
+            return casadi.Sparsity.diag(self.counted.width)
 
     def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
         options = {
@@ -245,7 +230,7 @@ def by_optimistix(name: str) -> Callable[[Counted, np.ndarray, float], Answer]:
     current: list[Counted] = []
     compiled: dict[int, Any] = {}
 
-    def compile(width: int) -> Any:
+    def compile_for(width: int) -> Any:
         vector, matrix = (jax.ShapeDtypeStruct(shape, np.float64) for shape in ((width,), (width, width)))
 
         def asked(of: str, shape: Any, z: Any) -> Any:
@@ -272,9 +257,9 @@ def by_optimistix(name: str) -> Callable[[Counted, np.ndarray, float], Answer]:
 
     def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
         current[:] = [counted]
-        find = compiled.setdefault(counted.width, None) or compile(counted.width)
-        compiled[counted.width] = find
-        z, claimed = find(z0, min(atol, RTOL))  # it tests steps in z by the same number
+        if counted.width not in compiled:
+            compiled[counted.width] = compile_for(counted.width)
+        z, claimed = compiled[counted.width](z0, min(atol, RTOL))  # it tests steps in z by the same number
         return Answer(np.asarray(z), np.asarray(claimed))
 
     return solve
@@ -310,16 +295,14 @@ class Tally:
     seconds: float = 0.0
     solvable: bool = True
 
-    @property
-    def false(self) -> int:
-        return sum(c and not (s and self.solvable) for s, c in zip(self.solved, self.claimed, strict=True))
-
     def counts(self) -> dict[str, Any]:
         spent = [e for e, s in zip(self.evaluations, self.solved, strict=True) if s]
+        met = [s for s, c in zip(self.solved, self.claimed, strict=True) if c]  # of the claims
         return {
             "solved": sum(self.solved) if self.solvable else None,
             "of": len(self.solved),
-            "false": self.false,
+            "false": len(met) - sum(met),
+            "without_solution": 0 if self.solvable else sum(met),
             "median_evaluations": float(np.median(spent)) if spent and self.solvable else None,
         }
 
@@ -331,7 +314,7 @@ def attempt(solver: Solver, problem: Problem, z0: np.ndarray, tally: Tally) -> N
     parts = [slice(None)] if solver.whole else [slice(i, i + 1) for i in range(problem.rows)]
     for part in parts:
         counted = Counted(problem, part, budget)
-        started = time.perf_counter()
+        started = time.process_time()
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
@@ -339,12 +322,15 @@ def attempt(solver: Solver, problem: Problem, z0: np.ndarray, tally: Tally) -> N
                 answer = solver.solve(counted, start, float(tolerances[part].min()))
                 z = np.asarray(answer.z, float).reshape(z0[part].shape)
                 claimed = np.broadcast_to(answer.claimed, len(z))
-            except Exception:  # a peer that raises has not solved
+            except Exception as error:  # a peer that raises has not solved; ours must not
+                if solver.whole and not isinstance(error, GivenUp):
+                    raise
                 z, claimed = np.full_like(z0[part], np.nan), np.zeros(len(z0[part]), bool)
             residual = problem.residual(z, *(a[part] for a in problem.row_args))
-        tally.seconds += time.perf_counter() - started
-        tally.solved += [bool(s) for s in np.linalg.norm(residual, axis=1) <= tolerances[part]]
-        tally.claimed += [bool(c) for c in claimed]
+        tally.seconds += time.process_time() - started
+        met = np.isfinite(z).all(axis=1) & (np.linalg.norm(residual, axis=1) <= tolerances[part])
+        tally.solved += met.tolist()
+        tally.claimed += claimed.tolist()
         tally.evaluations += counted.counts[part].tolist()
 
 
@@ -380,39 +366,54 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
         yield line(*found)
 
 
+COLUMNS = (
+    f"{'solved':>11} {'share':>6} {'x1':>5} {'x10':>5} {'x100':>5} {'false':>6} {'none':>5} {'evals':>7} {'x best':>7}"
+)
+
+
 def table(lines: list[dict[str, Any]]) -> list[str]:
-    """Per family and solver: solved / of, false claims, median evaluations over problems and starts; then who fails."""
+    """Per family and solver; then the problems that are left.
+
+    Columns: solved of all rows; the share, of all and per start; false claims; claims where there is no solution;
+    the median of evaluations over problems and starts; their ratio to those of the best solver of that problem and
+    start, where all rows are solved.
+    """
     text = []
+    least: dict[str, float] = {}
+    for one in lines:
+        if complete(one):
+            spent = one["counts"]["median_evaluations"]
+            least[one["problem"]] = min(spent, least.get(one["problem"], np.inf))
     families = dict.fromkeys(one["problem"].split(", ")[1] for one in lines)
     names = list(dict.fromkeys(one["method"] for one in lines))
     for family in [*families, "all"]:
-        text += [
-            "",
-            f"{family:<28} {'solved':>11} {'share':>6} {'x1':>5} {'x10':>5} {'x100':>5} {'false':>6} {'evals':>7}",
-        ]
+        text += ["", f"{family:<28} {COLUMNS}"]
         for name in names:
             of = [e for e in lines if e["method"] == name and family in (e["problem"].split(", ")[1], "all")]
-            text += [f"  {name:<26} {summary(of)}"] if of else []
+            text += [f"  {name:<29}{summary(of, least)}"] if of else []
     return text + failures(lines)
 
 
-def summary(lines: list[dict[str, Any]]) -> str:
-    solvable = [one["counts"] for one in lines if one["counts"]["solved"] is not None]
-    solved, of = sum(c["solved"] for c in solvable), sum(c["of"] for c in solvable)
-    shares = []
-    for scale in SCALES:
-        some = [
-            e["counts"] for e in lines if e["problem"].endswith(f" x {scale}") and e["counts"]["solved"] is not None
-        ]
-        shares.append(share(sum(c["solved"] for c in some), sum(c["of"] for c in some)))
-    spent = [c["median_evaluations"] for c in solvable if c["median_evaluations"] is not None]
-    false = sum(one["counts"]["false"] for one in lines)
-    evaluations = f"{np.median(spent):7.0f}" if spent else f"{'-':>7}"
-    return f"{solved:>5}/{of:<5} {share(solved, of):>6} {' '.join(f'{s:>5}' for s in shares)} {false:>6} {evaluations}"
+def complete(one: dict[str, Any]) -> bool:
+    return one["counts"]["solved"] == one["counts"]["of"]
 
 
-def share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f}%" if whole else "-"
+def summary(lines: list[dict[str, Any]], least: dict[str, float]) -> str:
+    solvable = [one for one in lines if one["counts"]["solved"] is not None]
+    shares = [share(solvable)] + [share([e for e in solvable if e["problem"].endswith(f" x {s}")]) for s in SCALES]
+    spent = [e["counts"]["median_evaluations"] for e in solvable if e["counts"]["median_evaluations"] is not None]
+    ratios = [e["counts"]["median_evaluations"] / least[e["problem"]] for e in solvable if complete(e)]
+    false, none = (sum(e["counts"][of] for e in lines) for of in ("false", "without_solution"))
+    solved, of = (sum(e["counts"][name] for e in solvable) for name in ("solved", "of"))
+    return (
+        f"{solved:>4}/{of:<5} {shares[0]:>6} {' '.join(f'{s:>5}' for s in shares[1:])} {false:>6} {none:>5}"
+        f" {f'{np.median(spent):.0f}' if spent else '-':>7} {f'{np.median(ratios):.2f}' if ratios else '-':>7}"
+    )
+
+
+def share(lines: list[dict[str, Any]]) -> str:
+    of = sum(one["counts"]["of"] for one in lines)
+    return f"{100 * sum(one['counts']['solved'] for one in lines) / of:.0f}%" if of else "-"
 
 
 def failures(lines: list[dict[str, Any]]) -> list[str]:

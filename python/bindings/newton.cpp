@@ -98,8 +98,12 @@ void init_newton(nb::module_& m) {
   nb::class_<NewtonKrylov>(m, "NewtonKrylov")
       .def(nb::init<>())
       .def_rw("restart", &NewtonKrylov::restart)
-      .def_rw("forcing", &NewtonKrylov::forcing);
-  nb::class_<Newton>(m, "Newton").def(nb::init<>()).def_rw("max_width", &Newton::max_width);
+      .def_rw("forcing", &NewtonKrylov::forcing)
+      .def_rw("descent", &NewtonKrylov::descent);
+  nb::class_<Newton>(m, "Newton")
+      .def(nb::init<>())
+      .def_rw("max_width", &Newton::max_width)
+      .def_rw("descent", &Newton::descent);
   bind<float>(m, "NewtonSolve32");
   bind<double>(m, "NewtonSolve64");
   bind_cuda<float>(m, "CudaNewtonSolve32");

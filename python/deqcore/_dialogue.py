@@ -184,13 +184,14 @@ class Setup:
         self.name, self.state, self.on_failure, self.relative_to = name, state, on_failure, relative_to
         self.retire, retire_as = retire_named(retire, retire_by_default)
         self.chosen = resolve_method(method, name)
+        by_method = name in ("fixed_point", "root")
         self.method = self.chosen.name
         # not to be remembered with a handle in it
         self.method_options = None if isinstance(self.chosen, SHINE) else native_of(self.chosen)
         self.stop = stop_rule(
             rtol=rtol,
             atol=atol,
-            max_steps=default_steps(self.chosen, state.width) if max_steps is None else max_steps,
+            max_steps=default_steps(self.chosen, state.width) if max_steps is None and by_method else max_steps,
             norm=norm,
             look_every=state.door.look_every if look_every is None else look_every,
             retire=retire_as,
@@ -262,7 +263,7 @@ class Setup:
             warm,
             self.method,
             self.name,
-            getattr(counts, "products", 0),
+            products=getattr(counts, "products", 0),
         )
         if self.on_failure != "return" and (failed if failed is not None else bool((report.status < 0).any())):
             complain(solution, self.name, self.on_failure, self.frames)

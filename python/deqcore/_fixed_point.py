@@ -13,7 +13,7 @@ import numpy as np
 from . import _core
 from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
-from ._ladder import climb, is_ladder, rungs_of
+from ._ladder import climb, default_ladder, is_ladder, rungs_of
 from ._methods import Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
@@ -80,16 +80,17 @@ def fixed_point(
         args: passed to f whole.
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
-        method: :class:`Anderson` (the default), :class:`AndersonTypeI`, :class:`Broyden`, :class:`Picard`,
-            :class:`NewtonKrylov`, :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not
-            solve go on under the next from their best points, held against the same scale, each method with an equal
-            share of the steps that are left.
+        method: :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`, :class:`Picard`, :class:`NewtonKrylov`,
+            :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not solve go on under the
+            next from their best points, held against the same scale, each method with an equal share of the steps that
+            are left. None is :class:`Anderson`, and for rows that it did not solve Anderson(history=20) and
+            :class:`NewtonKrylov`, as long as ``max_steps`` lasts.
         jvp: for Newton's methods: products J(z) v with J = df/dz, called ``jvp(z, v, *args, *row_args)`` with v shaped
             like z; None is differences of f. A native map has its own.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.
-        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`NewtonKrylov` 2000, for
-            :class:`Newton` 50 (width + 1).
+        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`Newton`
+            100 (width + 1), for :class:`NewtonKrylov` 50 (min(width, restart) + 2).
         norm: 2 or ``math.inf``, over each row.
         scale: S0 in place of the measured one: a number, or one per row.
         warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
@@ -145,12 +146,17 @@ def fixed_point(
         keys = check_ids(ids, state.rows)
         check_warm(warm, keys, state, like="z0")
         keeping = check_keep(keep, history=True)
-        if is_ladder(method):
+        given = row_args
+
+        def by_ladder(rungs: list[Method], before: Solution | None = None) -> Solution:
             options = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every, "trace": trace}
             options |= {"callback": callback, "threads": threads, "stream": stream, "retire": retire, "args": args}
-            options |= {"jvp": jvp}
             warmth = _Warmth(warm, keys, keeping)
-            return _by_ladder(f, state, row_args, pass_rows, scales, method, max_steps, on_failure, options, warmth)
+            how = max_steps, on_failure, options | {"jvp": jvp}, warmth, before
+            return _by_ladder(f, state, given, pass_rows, scales, rungs, *how)
+
+        if is_ladder(method):
+            return by_ladder(rungs_of(method, "fixed_point"))
         setup = Setup(
             "fixed_point",
             state,
@@ -174,6 +180,9 @@ def fixed_point(
         words = check_remembers(setup.chosen, state.width, state.dtype) if going_on or keeping == "history" else 0
         history = history_places(warm, keys, state, words) if going_on and warm is not None else (None, None)
         memory = door.xp.zeros((state.rows, words), np.int64) if keeping == "history" else None
+        rescues = method is None and words == 0
+        if rescues:
+            setup.on_failure = "return"
 
         def handle() -> Warm | None:
             if keeping is None:
@@ -181,11 +190,16 @@ def fixed_point(
             learnt = None if memory is None else History(setup.chosen, memory)
             return kept(setup.value, warm, keys, state, setup.report.status, learnt)
 
+        def finish(counts: Any, held: int, copies: int = 0, failed: int | None = None) -> Solution:
+            solution = setup.finish(counts, held, copies, failed, warm=handle())
+            if rescues and (failed if failed is not None else bool((setup.report.status < 0).any())):
+                return by_ladder(default_ladder("fixed_point")[1:], solution)
+            return solution
+
         if isinstance(f, Dense):
             injection = f._injection(args, row_args, pass_rows, state, "z0")
             if callback is None:
-                counts, held = f._solve(setup, start, injection, scales, (*history, memory))
-                return setup.finish(counts, held, warm=handle())
+                return finish(*f._solve(setup, start, injection, scales, (*history, memory)))
             row_args = (f._per_row(injection, state),)
         row_data = check_row_args(row_args, state)
         call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
@@ -193,7 +207,7 @@ def fixed_point(
             product = partial(f._product_of, product="jvp", threads=setup.threads) if isinstance(f, Dense) else jvp
             product = product or own_product(f, "jvp")
             ended = solve_newton(setup, start, call, product, args, row_data, pass_rows, scales, callback)
-            return setup.finish(*ended, warm=handle())
+            return finish(*ended)
 
         def bind(count: int, rows: Any) -> Callable[[Any], Any]:
             own = gathered(row_data, count, rows, state)
@@ -212,7 +226,7 @@ def fixed_point(
         copies = converse(solver, scratch, state, bind, "f", callback, setup.stop.look_every)
         if memory is not None:
             solver.save(door.operand(memory))
-        return setup.finish(solver.counts, scratch.nbytes, copies, solver.failed, warm=handle())
+        return finish(solver.counts, scratch.nbytes, copies, solver.failed)
 
 
 @dataclass(frozen=True)
@@ -230,11 +244,12 @@ def _by_ladder(
     row_args: tuple[Any, ...],
     pass_rows: bool,
     scales: Any,
-    method: Any,
+    rungs: list[Method],
     max_steps: Any,
     on_failure: Any,
     options: dict[str, Any],
     warmth: _Warmth,
+    before: Solution | None,
 ) -> Solution:
     """Every rung is a solve of its own."""
     check_on_failure(on_failure)
@@ -280,15 +295,18 @@ def _by_ladder(
         )
 
     apart = native or bool(row_args) or pass_rows or options["retire"] not in (None, False)
-    rungs = rungs_of(method, "fixed_point")
     steps = None if max_steps is None else bounded(max_steps, "max_steps")
-    return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point", with_handle)
+    return climb(
+        solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point", with_handle, 7 if before else 6, before
+    )
 
 
 _OPTIONS = keyword_options(fixed_point)
 
 
-def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Method | str | None = None) -> int:
+def scratch_bytes(
+    rows: int, width: int, dtype: Any = np.float32, *, method: Method | str | None = None, jvp: bool = False
+) -> int:
     """Exactly how many bytes :func:`fixed_point` holds beside its result while it iterates on a callable.
 
     Args:
@@ -296,6 +314,7 @@ def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Met
         width: elements of one sample's state.
         dtype: float32 or float64.
         method: as for :func:`fixed_point`.
+        jvp: whether Newton's methods are given products, or take differences.
 
     Returns:
         Bytes; a solve reports the same number in ``Solution.scratch_bytes``.
@@ -314,7 +333,11 @@ def scratch_bytes(rows: int, width: int, dtype: Any = np.float32, *, method: Met
         resolved = None
     if resolved not in (np.float32, np.float64):
         raise TypeError(f"dtype: {dtype!r} given; expected float32 or float64")
-    options = native_of(resolve_method(method, "fixed_point"))
-    kind = _core.FixedPoint32 if resolved == np.float32 else _core.FixedPoint64
-    size = kind.scratch_bytes(integer(rows, "rows"), integer(width, "width"), options, _core.Stop())
-    return int(size)
+    chosen = resolve_method(method, "fixed_point")
+    shape = integer(rows, "rows"), integer(width, "width")
+    single, differences = resolved == np.float32, not flag(jvp, "jvp")
+    if isinstance(chosen, NewtonMethod):
+        newton = _core.NewtonSolve32 if single else _core.NewtonSolve64
+        return int(newton.scratch_bytes(*shape, native_of(chosen), _core.Stop(), False, differences))
+    kind = _core.FixedPoint32 if single else _core.FixedPoint64
+    return int(kind.scratch_bytes(*shape, native_of(chosen), _core.Stop()))

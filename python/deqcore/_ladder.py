@@ -11,10 +11,10 @@ import numpy as np
 
 from ._arrays import to_host
 from ._dialogue import State, complain
-from ._methods import Method, Newton, default_steps, resolve_method
+from ._methods import Anderson, Method, Newton, NewtonKrylov, default_steps, resolve_method
 from ._solution import Solution, Status
 
-__all__ = ["climb", "is_ladder", "rungs_of"]
+__all__ = ["climb", "default_ladder", "is_ladder", "rungs_of"]
 
 # These rows were not lost by a method: the caller stopped them, or the map cannot be evaluated where they are.
 _NOT_RESCUED = (Status.cancelled, Status.map_failed)
@@ -32,6 +32,13 @@ def rungs_of(ladder: Any, function: str) -> list[Method]:
     return [resolve_method(rung, function) for rung in ladder]
 
 
+def default_ladder(function: str) -> list[Method]:
+    """What ``method=None`` tries: measured as best on half of a catalogue of problems (benchmarks/README.md)."""
+    if function == "root":
+        return [NewtonKrylov(), Newton(), Newton(descent=False)]
+    return [Anderson(), Anderson(history=20), NewtonKrylov()]
+
+
 def climb(
     solve: Callable[..., Solution],
     rungs: list[Method],
@@ -42,44 +49,62 @@ def climb(
     on_failure: str,
     function: str,
     with_handle: Callable[[Solution], Solution],
+    frames: int,
+    before: Solution | None = None,
 ) -> Solution:
     """Solve by ``solve(z0, rows, row_args, method, max_steps, scale)`` rung by rung; -> what the rungs found together.
 
     ``apart``: whether rows can be solved without the others. If not, all are asked about again, and those that have
     converged start from their solutions. Every rung gets an equal share of the steps that are left, or as many as it
-    has by default where no limit is given.
+    has by default where no limit is given. ``before``: what earlier rungs have found. ``frames``:
+    from a warning up to the caller.
     """
     door = state.door
-    total: Solution | None = None
+    total = before
     usual = [default_steps(rung, state.width) for rung in rungs]
-    most = sum(usual) if max_steps is None else max_steps
-    names = np.empty(state.rows, object)
-    going = np.arange(state.rows)
+    names = np.full(state.rows, "" if before is None else before._method, object)
+    going = np.arange(state.rows) if before is None else _unsolved(before)
+    tried = [] if before is None else [str(before._method)]
+    most = max_steps or sum(usual) + (0 if before is None else before.tolerances.max_steps)
     for i, rung in enumerate(rungs):
+        if not len(going):
+            break
         used = 0 if total is None else int(to_host(total.steps)[going].max())
         if not _fits(rung, state.width, usual[i] if max_steps is None else max_steps - used) and len(rungs) > 1:
             continue
         share = usual[i] if max_steps is None else max(1, (max_steps - used) // (len(rungs) - i))
+        if total is not None and used >= most:
+            break
+        tried.append(rung.name)
         if total is None:
             total = solve(door.outward(state.block.reshape(state.shape)), None, row_args, rung, share, None)
             names[:] = rung.name
         else:
-            if used >= most:
-                break
             rows = going if apart else np.arange(state.rows)
-            total = _rescue(solve, total, state, rows, going, row_args, rung, share)
-            names[going] = rung.name
-        status = to_host(total.status)
-        going = np.flatnonzero((status < 0) & ~np.isin(status, _NOT_RESCUED))
-        if not len(going) or (status == Status.cancelled).any():
-            break
+            total, better = _rescue(solve, total, state, rows, going, row_args, rung, share)
+            names[going[better]] = rung.name
+        going = _unsolved(total)
     if total is None:
         raise ValueError(f"method: {rungs!r} given; none of them takes rows of width {state.width} in {most} steps")
-    total = replace(total, _method=names, tolerances=replace(total.tolerances, max_steps=most))
+    total = replace(
+        total,
+        _method=names,
+        _tried=", then ".join(dict.fromkeys(tried)),
+        tolerances=replace(total.tolerances, max_steps=most),
+    )
     total = with_handle(total)
     if on_failure != "return" and bool((to_host(total.status) < 0).any()):
-        complain(total, function, on_failure, 5)
+        complain(total, function, on_failure, frames)
     return total
+
+
+def _unsolved(solution: Solution) -> np.ndarray:
+    """The rows that another rung may solve; none where the caller has stopped the solve."""
+    status = to_host(solution.status)
+    if (status == Status.cancelled).any():
+        return np.empty(0, int)
+    measured = np.isfinite(to_host(solution.residual))  # elsewhere the map has no value at z0
+    return np.flatnonzero((status < 0) & measured & ~np.isin(status, _NOT_RESCUED))
 
 
 def _fits(rung: Method, width: int, steps: int) -> bool:
@@ -96,8 +121,11 @@ def _rescue(
     row_args: tuple[Any, ...],
     rung: Method,
     share: int,
-) -> Solution:
-    """``before`` with the rows ``going`` solved further; ``rows``: those asked about."""
+) -> tuple[Solution, np.ndarray]:
+    """``before`` with the rows ``going`` solved further, where that was better; ``rows``: those asked about.
+
+    -> and which of ``going`` were.
+    """
     door, xp = state.door, state.door.xp
     one = len(state.shape) == 1
     whole = len(rows) == state.rows
@@ -108,15 +136,21 @@ def _rescue(
     scales = to_host(before.scale)
     scale = np.where(scales > 0, scales, 1.0)[rows]
     after = solve(door.outward(start), rows, own, rung, share, scale)
-    mine = xp.asarray(np.searchsorted(rows, going))  # of the rows asked about
-    to = xp.asarray(going)
+    place = np.searchsorted(rows, going)  # of the rows asked about
+    better = (to_host(after.status)[place] >= 0) | (to_host(after.residual)[place] < to_host(before.residual)[going])
+    better |= np.isnan(to_host(before.residual)[going])
+    mine, to = xp.asarray(place), xp.asarray(going)
+    mine_better, to_better = xp.asarray(place[better]), xp.asarray(going[better])
 
     def merged(name: str, add: bool = False) -> Any:
         old, new = door.inward(getattr(before, name)), door.inward(getattr(after, name))
         if one and name == "value":
-            return door.outward(new)
+            return door.outward(new if better[0] else old)
         joined = old.copy()
-        joined[to] = old[to] + new[mine] if add else new[mine]
+        if add:
+            joined[to] = old[to] + new[mine]
+        else:
+            joined[to_better] = new[mine_better]
         return door.outward(joined)
 
     trace = None
@@ -126,7 +160,7 @@ def _rescue(
         longer[: len(first)] = first
         longer[len(first) :, to] = second[:, mine]
         trace = door.outward(longer)
-    return replace(
+    joined = replace(
         before,
         value=merged("value"),
         residual=merged("residual"),
@@ -141,3 +175,4 @@ def _rescue(
         scratch_bytes=max(before.scratch_bytes, after.scratch_bytes),
         trace=trace,
     )
+    return joined, better

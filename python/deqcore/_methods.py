@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NoReturn
 
 from . import _core
 from ._arrays import describe
-from ._options import integer, real, refuse_unknown
+from ._options import flag, integer, real, refuse_unknown
 from ._warm import Warm
 
 __all__ = [
@@ -478,6 +478,8 @@ class NewtonKrylov(NewtonMethod):
         restart: vectors in GMRES's basis before it is begun anew, 1 to 500, never more than the width needs. Memory per
             row: restart + 8 states.
         forcing: eta, fixed, in (0, 1); None is the choice above.
+        descent: whether the residual must fall; False takes whole steps as long as they are finite, and may leave a
+            local minimum of the residual, or never end.
 
     Raises:
         ValueError: a number is outside its range.
@@ -492,20 +494,24 @@ class NewtonKrylov(NewtonMethod):
 
     restart: int
     forcing: float | None
+    descent: bool
     name: ClassVar[str] = "newton_krylov"
 
-    def __init__(self, *, restart: int = 40, forcing: float | None = None, **unknown: NoReturn) -> None:
+    def __init__(
+        self, *, restart: int = 80, forcing: float | None = None, descent: bool = True, **unknown: NoReturn
+    ) -> None:
         if unknown:
-            refuse_unknown("NewtonKrylov", unknown, ("restart", "forcing"))
+            refuse_unknown("NewtonKrylov", unknown, ("restart", "forcing", "descent"))
         object.__setattr__(self, "restart", integer(restart, "restart"))
         object.__setattr__(self, "forcing", None if forcing is None else real(forcing, "forcing"))
+        object.__setattr__(self, "descent", flag(descent, "descent"))
         if self.forcing is not None and not 0 < self.forcing < 1:
             raise ValueError(f"forcing: {forcing} given; expected a number in (0, 1), or None")
         self._checked()
 
     def _native(self) -> Any:
         options = _core.NewtonKrylov()
-        options.restart, options.forcing = self.restart, self.forcing or 0.0
+        options.restart, options.forcing, options.descent = self.restart, self.forcing or 0.0, self.descent
         return options
 
 
@@ -520,6 +526,8 @@ class Newton(NewtonMethod):
 
     Args:
         max_width: wider rows are refused, 1 to 4096. Memory: width^2 float64 per row.
+        descent: whether the residual must fall; False takes whole steps as long as they are finite, and may leave a
+            local minimum of the residual, or never end.
 
     Raises:
         ValueError: max_width is outside its range.
@@ -533,12 +541,14 @@ class Newton(NewtonMethod):
     """
 
     max_width: int
+    descent: bool
     name: ClassVar[str] = "newton"
 
-    def __init__(self, *, max_width: int = 512, **unknown: NoReturn) -> None:
+    def __init__(self, *, max_width: int = 512, descent: bool = True, **unknown: NoReturn) -> None:
         if unknown:
-            refuse_unknown("Newton", unknown, ("max_width",))
+            refuse_unknown("Newton", unknown, ("max_width", "descent"))
         object.__setattr__(self, "max_width", integer(max_width, "max_width"))
+        object.__setattr__(self, "descent", flag(descent, "descent"))
         self._checked()
 
 
@@ -632,10 +642,10 @@ def resolve_method(method: Any, function: str) -> Method:
 
 
 def default_steps(method: Method, width: int) -> int:
-    """Evaluations and products per row where none are given."""
+    """Evaluations and products per row where none are given: Newton's methods have 50 or 100 whole steps."""
     if isinstance(method, Newton):
-        return 50 * (width + 1)
-    return 2000 if isinstance(method, NewtonKrylov) else 200
+        return 100 * (width + 1)
+    return 50 * (min(width, method.restart) + 2) if isinstance(method, NewtonKrylov) else 200
 
 
 @lru_cache(maxsize=64)

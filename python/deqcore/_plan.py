@@ -11,7 +11,7 @@ import numpy as np
 
 from ._fixed_point import scratch_bytes
 from ._ladder import is_ladder, rungs_of
-from ._methods import Method, Picard, resolve_method
+from ._methods import Method, NewtonKrylov, Picard, resolve_method
 from ._options import integer, keyword_options, refuse_unknown
 from ._warm import check_keep, check_remembers, history_words
 
@@ -57,6 +57,7 @@ def plan(
     *,
     method: Any = None,
     keep: str | None = None,
+    jvp: bool = False,
     memory_budget: int | None = None,
     **unknown: NoReturn,
 ) -> Plan:
@@ -71,6 +72,7 @@ def plan(
         dtype: float32 or float64.
         method: as for :func:`fixed_point`; in a ladder every rung is lowered by itself.
         keep: as for :func:`fixed_point`.
+        jvp: whether Newton's methods are given products, or take differences.
         memory_budget: most bytes for scratch, result and handle; the history is lowered until they fit. None is no
             limit.
 
@@ -93,7 +95,9 @@ def plan(
     ladder = is_ladder(method)
     rungs = rungs_of(method, "fixed_point") if ladder else [resolve_method(method, "fixed_point")]
     rows, width = integer(rows, "rows"), integer(width, "width")
-    needed = [scratch_bytes(rows, width, dtype, method=rung) for rung in rungs]  # refuses bad rows, width, dtype
+    needed = [
+        scratch_bytes(rows, width, dtype, method=rung, jvp=jvp) for rung in rungs
+    ]  # refuses bad rows, width, dtype
     result = rows * (width * np.dtype(dtype).itemsize + _REPORT)
     keeping = check_keep(keep, history=True)
     if keeping == "history":
@@ -114,7 +118,7 @@ def plan(
     chosen = []
     for rung in rungs:
         for shorter in _shortened(rung):
-            least = scratch_bytes(rows, width, dtype, method=shorter) + result + handle(shorter)
+            least = scratch_bytes(rows, width, dtype, method=shorter, jvp=jvp) + result + handle(shorter)
             if least <= budget:
                 chosen.append(shorter)
                 break
@@ -125,7 +129,7 @@ def plan(
                 f"memory_budget: {budget} bytes given; {rows} rows of width {width} need at least {least} with "
                 f"{shorter!r}{other}; or solve fewer rows at a time"
             )
-    size = max(scratch_bytes(rows, width, dtype, method=rung) for rung in chosen)
+    size = max(scratch_bytes(rows, width, dtype, method=rung, jvp=jvp) for rung in chosen)
     return Plan(tuple(chosen) if ladder else chosen[0], size, result, chosen != rungs, handle(chosen[0]))
 
 
@@ -136,16 +140,17 @@ def _shortened(method: Method) -> Iterator[Method]:
     """The method, then with shorter and shorter history."""
     yield method
     options = asdict(method)  # type: ignore[call-overload]
-    for history in range(options.get("history", 1) - 1, 0, -1):
-        shorter = _with_history(method, options, history)
+    remembered = "restart" if isinstance(method, NewtonKrylov) else "history"
+    for history in range(options.get(remembered, 1) - 1, 0, -1):
+        shorter = _shorter(method, options | {remembered: history})
         if shorter is None:
             return
         yield shorter
 
 
-def _with_history(method: Method, options: dict[str, Any], history: int) -> Method | None:
+def _shorter(method: Method, options: dict[str, Any]) -> Method | None:
     """None where it is too short for the other options."""
     try:
-        return type(method)(**(options | {"history": history}))
+        return type(method)(**options)
     except ValueError:
         return None

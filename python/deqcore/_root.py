@@ -11,7 +11,7 @@ import numpy as np
 from . import _core
 from ._arrays import Array, door_for, to_host
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
-from ._ladder import climb, is_ladder, rungs_of
+from ._ladder import climb, default_ladder, is_ladder, rungs_of
 from ._methods import Method, NewtonMethod, resolve_method
 from ._newton import check_jvp, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, keyword_options, norm_named, refuse_unknown
@@ -45,17 +45,18 @@ def root(
 ) -> Solution:
     """Find z with F(z) = 0, one root per row, each row with its own stop and status.
 
-    A row has converged when \\|F(z)\\| <= atol + rtol S0, or <= 4 eps S0, where S0 is \\|F(z0)\\| or ``scale``: a start far
-    away makes rtol mean little, so give ``atol`` or ``scale`` where you know them. Newton's methods work on F itself;
-    the others on the fixed point of z - F(z), whose residual they know to eps \\|z\\|: rows that cannot be measured as
-    finely as the tolerance asks end as ``stalled``.
+    A row has converged when \\|F(z)\\| <= atol + rtol S0, or <= 4 eps S0, where S0 is \\|F(z0)\\| or ``scale``: a start
+    far away makes rtol mean little, so give ``atol`` or ``scale`` where you know them. Newton's methods work on F
+    itself; the others on the fixed point of z - F(z), whose residual they know to eps \\|z\\|: rows that cannot be
+    measured as finely as the tolerance asks end as ``stalled``.
 
     Args:
         F: called ``F(z, *args, *row_args)`` with z of shape ``(active, ...)``, a view that is valid until the next call
             and must not be written; returns an array of the same shape and dtype.
         z0: starting points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
         args, row_args, pass_rows: as for :func:`fixed_point`.
-        method: :class:`NewtonKrylov` (the default), :class:`Newton`, a fixed-point method, a name, or a ladder of them.
+        method: :class:`NewtonKrylov`, :class:`Newton`, a fixed-point method, a name, or a ladder of them. None is
+            :class:`NewtonKrylov`, and for rows that it did not solve :class:`Newton`, at last without descent.
         jvp: products F'(z) v, called ``jvp(z, v, *args, *row_args)``; None is differences of F.
         rtol: relative to S0, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.
@@ -101,7 +102,8 @@ def root(
         options: dict[str, Any] = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every}
         options |= {"retire": retire, "trace": trace, "threads": threads}
         apart = bool(row_args) or pass_rows
-        if not is_ladder(method):
+        rungs = default_ladder("root") if method is None else rungs_of(method, "root") if is_ladder(method) else None
+        if rungs is None:
             return _solve(
                 call, jvp, state, args, row_data, pass_rows, scales, method, max_steps, callback, on_failure, options
             )
@@ -121,7 +123,7 @@ def root(
 
         apart = apart or retire not in (None, False)
         steps = None if max_steps is None else bounded(max_steps, "max_steps")
-        return climb(rung_of, rungs_of(method, "root"), state, row_data, apart, steps, on_failure, "root", lambda t: t)
+        return climb(rung_of, rungs, state, row_data, apart, steps, on_failure, "root", lambda t: t, 4)
 
 
 _OPTIONS = keyword_options(root)

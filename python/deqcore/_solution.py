@@ -181,6 +181,7 @@ class Solution:
     warm: Warm | None = None
     _method: Any = ""  # a name, or one per row
     _solver: str = ""
+    _tried: str = ""  # of a ladder
     products: int = 0
 
     def __repr__(self) -> str:
@@ -204,7 +205,7 @@ class Solution:
 
     def _methods(self) -> str:
         """In words, in the order in which they were tried."""
-        return self._method if isinstance(self._method, str) else ", then ".join(dict.fromkeys(self._method))
+        return self._method if isinstance(self._method, str) else self._tried
 
     @property
     def x(self) -> Array:
@@ -285,7 +286,7 @@ class Solution:
                 f"Estimated relative error per row: median {float(np.median(self.error)):.2g}, largest "
                 f"{float(self.error.max()):.2g}."
             )
-        fell_back = int(self.rejected.sum()) if self._method == "shine" else 0
+        fell_back = int(self.rejected.sum()) if isinstance(self._method, str) and self._method == "shine" else 0
         if fell_back:
             lines.append(f"{_count(fell_back)} fell back to u = g.")
         given_up = int(self.rejected.sum() + self.singular.sum())

@@ -238,7 +238,12 @@ class TestTheReport:
                     return answer
 
                 solution = deqcore.fixed_point(
-                    poisoned, np.zeros((7, 9), dtype), row_args=(x,), pass_rows=True, on_failure="return"
+                    poisoned,
+                    np.zeros((7, 9), dtype),
+                    row_args=(x,),
+                    pass_rows=True,
+                    method="anderson",
+                    on_failure="return",
                 )
                 assert solution.status.tolist() == [0, 0, 0, 0, Status.not_finite, 0, 0]
                 assert np.isfinite(solution.value).all()

@@ -284,7 +284,7 @@ class TestLadder:
         assert solution.value.shape == (30,)
 
     def test_a_failure_of_all_rungs_is_raised_once_with_everything(self):
-        with pytest.raises(deqcore.ConvergenceError, match="method anderson") as raised:
+        with pytest.raises(deqcore.ConvergenceError, match="method picard, then anderson") as raised:
             deqcore.fixed_point(lambda z: z + 1, np.zeros((2, 3)), method=["picard", "anderson"], max_steps=20)
         assert (raised.value.solution.status < 0).all()
         with pytest.warns(deqcore.ConvergenceWarning):

@@ -771,9 +771,9 @@ def families() -> dict[str, dict[str, Callable[[Rng], Problem]]]:
             **{f"bratu {c} on {n}": Fixed(bratu, c, n, False) for c in (1, 6) for n in GRIDS},
             **{f"convection on {n}": Fixed(convection_diffusion, n, False) for n in GRIDS},
         },
-        "grids, preconditioned": {
-            **{f"bratu {c} on {n}, preconditioned": Fixed(bratu, c, n, True) for c in (1, 6) for n in GRIDS},
-            **{f"convection on {n}, preconditioned": Fixed(convection_diffusion, n, True) for n in GRIDS},
+        "preconditioned grids": {
+            **{f"preconditioned bratu {c} on {n}": Fixed(bratu, c, n, True) for c in (1, 6) for n in GRIDS},
+            **{f"preconditioned convection on {n}": Fixed(convection_diffusion, n, True) for n in GRIDS},
         },
     }
 

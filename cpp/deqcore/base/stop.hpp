@@ -6,7 +6,7 @@
 //                = max(atol + rtol S0, 4 eps S0)                       Relative::to_scale
 //     converged  : |f - z| <= threshold
 //     diverged   : |f| > 1e4 S0 (float), 1e8 S0 (double)
-//     stalled    : |f - z| <= threshold <= eps / 2 |f|                   Relative::to_scale
+//     stalled    : |f - z| <= threshold <= eps / 2 |f|: too small to be measured
 //
 // The cap 10 S0 and the diverged rule keep the runaway iterates of a map without a fixed point from passing a relative
 // test; the floor 4 eps S0 lets rows end whose fixed point is 0. No rule relative to S0 can tell a step of rtol S0 from

@@ -22,12 +22,15 @@
 
 namespace deqcore {
 
+// What became of a row's last trial.
+enum class Taken : std::int8_t { no, yes, as_best };
+
 // By row. `report` is the caller's; the rest is scratch.
 struct NewtonStates {
   Report report;
-  Status* turn = nullptr;        // running: the open question is about a trial of this row
-  std::int8_t* taken = nullptr;  // the last trial was accepted
-  double* g_norm = nullptr;      // of the trial, in the stop rule's norm: residual, image, and the first point
+  Status* turn = nullptr;    // running: the open question is about a trial of this row
+  Taken* taken = nullptr;    // the last trial was accepted
+  double* g_norm = nullptr;  // of the trial, in the stop rule's norm: residual, image, and the first point
   double* f_norm = nullptr;
   double* z_norm = nullptr;
   double* trial = nullptr;          // |r|_2 at the trial
@@ -63,6 +66,7 @@ struct NewtonRules {
   std::int32_t reserve;  // what the next step needs at least: products, and the evaluation of its trial
   Operator form;         // identity_minus: the answer is f(z); matrix: it is F(z)
   bool dogleg;
+  bool descent;          // the residual must fall; if not, any finite trial is taken
   double fixed_forcing;  // 0: by the progress made (Eisenstat and Walker 1996, choice 2)
 };
 
@@ -79,7 +83,7 @@ constexpr void bend_dogleg(const NewtonStates& s, const Dogleg& d, std::int64_t 
   const double unit = row_math::square_root(slope);  // |D d|
   const double cauchy = slope / d.curvature[row];    // where |r|^2 is least along d
   double a = 1, b = 0;
-  if (!(newton <= radius)) {
+  if (!(newton <= radius) || !row_math::finite(newton)) {
     const bool only_descent = !row_math::finite(newton) || cauchy * unit >= radius;
     b = cauchy * unit < radius ? cauchy : radius / unit;
     a = 0;
@@ -139,6 +143,8 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
   const double g = s.g_norm[row];
   const bool root = rules.form == Operator::matrix, first = !row_math::finite(s.length[row]);
   if (s.report.trace) s.report.trace[(steps - 1) * s.report.trace_pitch + row] = g;
+  Limits anywhere = limits;  // a start may be far from what the scale says, and a trial that is worse is not taken
+  anywhere.overflow = std::numeric_limits<double>::infinity();
   const row_math::Verdict v = row_math::judge({.g = g,
                                                .f = root ? g : s.f_norm[row],
                                                .z = root ? 0.0 : s.z_norm[row],
@@ -147,13 +153,14 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
                                                .steps = steps,
                                                .best_step = steps,
                                                .frozen = 0},
-                                              limits, std::numeric_limits<std::int32_t>::max(), 0);
-  const bool usable = row_math::finite(g) && row_math::finite(s.trial[row]) && v.status != Status::diverged;
+                                              anywhere, std::numeric_limits<std::int32_t>::max(), 0);
+  const bool usable = row_math::finite(g) && row_math::finite(s.trial[row]);
   const bool ends = v.status == Status::converged || v.status == Status::stalled;
   s.report.scale[row] = v.scale;
-  bool taken = first || ends;
+  bool taken = first || ends || (usable && !rules.descent);
   if (!taken) taken = rules.dogleg ? judge_dogleg(s, d, row, usable) : judge_fraction(s, row, usable);
-  s.taken[row] = taken;
+  const bool best = taken && (first || v.ratio < s.best[row]);
+  s.taken[row] = best ? Taken::as_best : taken ? Taken::yes : Taken::no;
   if (!taken) {
     s.report.rejected[row] += 1;
     const bool nowhere = rules.dogleg ? d.radius[row] <= limits.floor * (d.point[row] > 0 ? d.point[row] : 1.0)
@@ -165,7 +172,8 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
     if (rules.dogleg) bend_dogleg(s, d, row);
     return steps >= rules.max_steps ? Status::out_of_steps : Status::running;
   }
-  if (row_math::finite(g)) s.report.residual[row] = g;
+  if (best && row_math::finite(g)) s.report.residual[row] = g;
+  if (best) s.best[row] = v.ratio;
   if (v.status != Status::running) return v.status;
   if (!first && rules.fixed_forcing == 0) {
     const double fall = s.trial[row] / s.length[row], eta = s.forcing[row];
@@ -178,7 +186,6 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
   }
   s.length[row] = s.trial[row];
   s.size[row] = s.trial_size[row];
-  s.best[row] = v.ratio;
   return steps + rules.reserve > rules.max_steps ? Status::out_of_steps : Status::running;
 }
 
@@ -214,7 +221,7 @@ struct DoglegSums {
 
 // The dogleg of a freshly factored Jacobian, and its first trial.
 constexpr void start_dogleg(const NewtonStates& s, const Dogleg& d, std::int64_t row, const DoglegSums& sums,
-                            bool regular) {
+                            bool regular, bool descent) {
   s.turn[row] = Status::converged;
   if (!regular) s.report.singular[row] += 1;
   if (!row_math::finite(sums.slope) || !(sums.slope > 0) || !(sums.curvature > 0)) {
@@ -227,7 +234,10 @@ constexpr void start_dogleg(const NewtonStates& s, const Dogleg& d, std::int64_t
   d.cross[row] = sums.cross;
   d.point[row] = row_math::square_root(sums.point);
   const bool fresh = d.radius[row] == 0;
-  if (fresh) d.radius[row] = newton::first_radius * (d.point[row] > 0 ? d.point[row] : 1.0);
+  if (!descent)
+    d.radius[row] = std::numeric_limits<double>::infinity();
+  else if (fresh)
+    d.radius[row] = newton::first_radius * (d.point[row] > 0 ? d.point[row] : 1.0);
   bend_dogleg(s, d, row);
   if (fresh && d.length[row] < d.radius[row]) d.radius[row] = d.length[row];
   s.turn[row] = Status::running;
@@ -289,7 +299,8 @@ struct CountNewton {
 };
 DEQCORE_KERNEL(CountNewton);
 
-// Where a trial was accepted: z = result = the trial, r = f - z or -F.   2 reads, 3 writes
+// Where a trial was accepted: z = the trial, r = f - z or -F; and result = the trial, if it is the best so far.
+//   2 reads, 3 writes
 template <class T>
 struct TakeTrial {
   ActiveRows rows;
@@ -371,6 +382,7 @@ struct FactorJacobian {
   ActiveRows rows;
   Rows<const T> z, r;  // by row
   Rows<T> step;        // by row
+  bool descent;
   NewtonStates states;
   Dogleg dogleg;
 };

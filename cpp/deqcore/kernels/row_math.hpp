@@ -51,9 +51,11 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
   const auto verdict = [&](Status status) { return Verdict{status, scale, ratio, new_best}; };
 
   if (e.f > limits.overflow * scale) return {Status::diverged, scale, ratio, e.steps == 1};
-  // Against a scale of its own a residual may be smaller than the rounding of the image it is taken from: eps / 2 |f|.
-  const double noise = limits.relative == Relative::to_image ? 0.0 : limits.floor / 8 * e.f;
-  if (ratio <= 1 && (noise == 0 || e.g + noise <= threshold)) return verdict(Status::converged);
+  // A residual is known to the rounding of the image it is taken from, eps / 2 |f|.
+  const double noise = limits.floor / 8 * e.f;
+  const bool counted = limits.relative == Relative::to_scale;
+  if (ratio <= 1 && (counted ? e.g + noise <= threshold : noise < threshold || threshold == 0))
+    return verdict(Status::converged);
   if (ratio <= 1 && noise >= threshold) return verdict(Status::stalled);
   if (e.frozen >= 2) return verdict(Status::stalled);  // once: a method may still have a plain step to take
   if (!new_best && e.steps - e.best_step > patience && e.g < limits.noise * scale) return verdict(Status::stalled);

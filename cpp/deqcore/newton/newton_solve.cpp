@@ -48,7 +48,7 @@ struct NewtonSolve<Queue, T>::State {
     trying = Retiring<Queue, T>(rows, scratch);
     states = {.report = {},
               .turn = scratch.take<Status>(rows),
-              .taken = scratch.take<std::int8_t>(rows),
+              .taken = scratch.take<Taken>(rows),
               .g_norm = scratch.take<double>(rows),
               .f_norm = scratch.take<double>(rows),
               .z_norm = scratch.take<double>(rows),
@@ -64,6 +64,7 @@ struct NewtonSolve<Queue, T>::State {
              .reserve = dense ? static_cast<std::int32_t>(std::min<std::int64_t>(width + 1, 1 << 30)) : 2,
              .form = form.root ? Operator::matrix : Operator::identity_minus,
              .dogleg = dense != nullptr,
+             .descent = dense ? dense->descent : std::get<NewtonKrylov>(method).descent,
              .fixed_forcing = 0};
     if (dense) {
       require(dense->max_width >= 1 && dense->max_width <= 4096, "max_width: ", dense->max_width,
@@ -208,7 +209,13 @@ struct NewtonSolve<Queue, T>::State {
                                   .states = states,
                                   .dogleg = dogleg});
       if (++column < width) return pose_column();
-      run(*queue, FactorJacobian<T>{.rows = active, .z = z, .r = r, .step = step, .states = states, .dogleg = dogleg});
+      run(*queue, FactorJacobian<T>{.rows = active,
+                                    .z = z,
+                                    .r = r,
+                                    .step = step,
+                                    .descent = rules.descent,
+                                    .states = states,
+                                    .dogleg = dogleg});
       return try_step();
     }
     const Question<T> question = linear->advance(answer);

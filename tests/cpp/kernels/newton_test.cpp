@@ -66,7 +66,7 @@ struct NewtonBuffer {
 
   ReportBuffer report;
   std::vector<Status> turn;
-  std::vector<std::int8_t> taken;
+  std::vector<Taken> taken;
   std::vector<std::vector<double>> numbers;
   std::vector<double> matrix;
   std::vector<std::int32_t> pivot;
@@ -132,7 +132,8 @@ TYPED_TEST(NewtonKernels, TakeTrialTakesWhatWasAccepted) {
       Block<T> z(2 * shape.rows, shape.width, 2, T(-1)), r(2 * shape.rows, shape.width, 0, T(-1)),
           result(2 * shape.rows, shape.width, shape.gap, T(-1));
       NewtonBuffer states(2 * shape.rows);
-      for (std::int64_t i = 0; i < shape.rows; ++i) states.taken[active.ids[i]] = i % 3 != 1;
+      for (std::int64_t i = 0; i < shape.rows; ++i)
+        states.taken[active.ids[i]] = i % 3 == 1 ? Taken::no : i % 3 == 0 ? Taken::yes : Taken::as_best;
       run(queue, TakeTrial<T>{.rows = active.view(),
                               .form = form,
                               .at = at.view(),
@@ -144,10 +145,10 @@ TYPED_TEST(NewtonKernels, TakeTrialTakesWhatWasAccepted) {
       for (std::int64_t row = 0; row < 2 * shape.rows; ++row) {
         const std::int64_t i = row / 2;
         const bool taken = row % 2 == 1 && i % 3 != 1;
-        EXPECT_EQ(states.taken[row], 0);
+        EXPECT_EQ(states.taken[row], Taken::no);
         for (std::int64_t j = 0; j < shape.width; ++j) {
           ASSERT_EQ(z(row, j), taken ? at(i, j) : T(-1));
-          ASSERT_EQ(result(row, j), taken ? at(i, j) : T(-1));
+          ASSERT_EQ(result(row, j), taken && i % 3 == 2 ? at(i, j) : T(-1));
           const T residual = form == Operator::matrix ? -answer(i, j) : answer(i, j) - at(i, j);
           ASSERT_EQ(r(row, j), taken ? residual : T(-1));
         }
@@ -291,6 +292,7 @@ TYPED_TEST(NewtonKernels, FactorJacobianSolvesScaledSystems) {
                                    .z = std::as_const(z).view(),
                                    .r = std::as_const(r).view(),
                                    .step = step.view(),
+                                   .descent = true,
                                    .states = states.view(),
                                    .dogleg = states.dogleg()});
       const Dogleg d = states.dogleg();
@@ -351,6 +353,7 @@ TYPED_TEST(NewtonKernels, NoDescentAndNoNumberEndARow) {
                                .z = std::as_const(z).view(),
                                .r = std::as_const(r).view(),
                                .step = step.view(),
+                               .descent = true,
                                .states = states.view(),
                                .dogleg = states.dogleg()});
   EXPECT_EQ(states.report.status, (std::vector<Status>{Status::breakdown, Status::not_finite, Status::running}));
@@ -426,8 +429,12 @@ TEST(Backtracking, TakesWhatFallsAndShortensByTheParabola) {
 }
 
 TEST(JudgeTrial, SetsForcingByProgressAndEndsRows) {
-  const NewtonRules rules{
-      .max_steps = 9, .reserve = 2, .form = Operator::identity_minus, .dogleg = false, .fixed_forcing = 0};
+  const NewtonRules rules{.max_steps = 9,
+                          .reserve = 2,
+                          .form = Operator::identity_minus,
+                          .dogleg = false,
+                          .descent = true,
+                          .fixed_forcing = 0};
   NewtonBuffer states(1, 1, 9);
   const NewtonStates s = states.view();
   states.report.scale[0] = 0;
@@ -445,7 +452,7 @@ TEST(JudgeTrial, SetsForcingByProgressAndEndsRows) {
   EXPECT_EQ(trial(0.5), Status::running);
   EXPECT_NEAR(s.forcing[0], 0.9 * 0.25, 1e-15);
   EXPECT_EQ(trial(0.6), Status::running);
-  EXPECT_EQ(s.taken[0], 0);
+  EXPECT_EQ(s.taken[0], Taken::no);
   EXPECT_EQ(s.report.rejected[0], 1);
   EXPECT_EQ(s.report.residual[0], 0.5);
   EXPECT_EQ(trial(std::numeric_limits<double>::quiet_NaN()), Status::running);
@@ -462,8 +469,12 @@ TEST(JudgeTrial, SetsForcingByProgressAndEndsRows) {
 }
 
 TEST(JudgeTrial, ATrialThatGoesNowhereEndsByWhereItIs) {
-  const NewtonRules rules{
-      .max_steps = 99, .reserve = 2, .form = Operator::identity_minus, .dogleg = false, .fixed_forcing = 0.1};
+  const NewtonRules rules{.max_steps = 99,
+                          .reserve = 2,
+                          .form = Operator::identity_minus,
+                          .dogleg = false,
+                          .descent = true,
+                          .fixed_forcing = 0.1};
   for (const auto& [at, g, expected] : {std::tuple{1e-3, 1.0, Status::breakdown},
                                         {1e-14, 1.0, Status::stalled},
                                         {1e-3, infinity, Status::not_finite}}) {
@@ -509,6 +520,7 @@ TYPED_TEST(NewtonKernels, JudgeTrialCountsWhatRunsAndWhatIsTriedAgain) {
                                        .reserve = 2,
                                        .form = Operator::identity_minus,
                                        .dogleg = false,
+                                       .descent = true,
                                        .fixed_forcing = 0},
                              .states = s,
                              .dogleg = {},

@@ -188,6 +188,23 @@ TYPED_TEST(NewtonOnly, ALocalMinimumOfTheResidualIsABreakdown) {
   }
 }
 
+// Whole steps leave the local minimum at zero that descent ends in.
+TYPED_TEST(NewtonOnly, WithoutDescentTheBestPointIsKept) {
+  using T = typename TypeParam::T;
+  for (const NewtonMethod& method :
+       {NewtonMethod(NewtonKrylov{.descent = false}), NewtonMethod(Newton{.descent = false})}) {
+    System<TypeParam> system(1, [](const T* z, T* F) { F[0] = z[0] * z[0] * z[0] - 2 * z[0] + 2; }, root_form);
+    system.z0(0, 0) = T(0.5);
+    system.solve(method, {.max_steps = 3000});
+    EXPECT_EQ(system.report.status[0], Status::converged);
+    EXPECT_NEAR(system.z(0, 0), -1.769292354, 1e-3);
+    system.asked = 0;
+    system.solve(method, {.max_steps = 8});
+    const double z = system.z(0, 0);
+    EXPECT_NEAR(system.report.residual[0], std::abs(z * z * z - 2 * z + 2), 1e-5);
+  }
+}
+
 TYPED_TEST(NewtonOnly, OptionsOutsideTheirRangeAreRefused) {
   using T = typename TypeParam::T;
   using Solver = NewtonSolve<typename TypeParam::Queue, T>;

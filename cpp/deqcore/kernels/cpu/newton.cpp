@@ -21,7 +21,7 @@ void run(CpuQueue& queue, const BeginNewton<T>& k) {
     s.report.scale[row] = k.given_scale ? k.given_scale[row] : 0.0;
     s.report.rejected[row] = 0;
     s.report.singular[row] = 0;
-    s.taken[row] = 0;
+    s.taken[row] = Taken::no;
     s.length[row] = std::numeric_limits<double>::infinity();
     s.forcing[row] = k.rules.fixed_forcing > 0 ? k.rules.fixed_forcing : newton::first_forcing;
     s.along_step[row] = s.along_descent[row] = 0;
@@ -78,7 +78,7 @@ void run(CpuQueue& queue, const JudgeTrial<T>& k) {
     if (asked) {
       status = judge_trial(s, k.dogleg, row, k.limits, k.rules);
       s.report.status[row] = status;
-      const bool again = status == Status::running && !s.taken[row];
+      const bool again = status == Status::running && s.taken[row] == Taken::no;
       s.turn[row] = again ? Status::running : Status::converged;
       progress.again += again ? 1 : 0;
     }
@@ -112,15 +112,17 @@ void run(CpuQueue& queue, const TakeTrial<T>& k) {
   queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
     for (std::int64_t i = first; i < first + count; ++i) {
       const std::int64_t row = k.rows.ids[i];
-      if (!k.states.taken[row]) continue;
-      k.states.taken[row] = 0;
+      const Taken taken = k.states.taken[row];
+      if (taken == Taken::no) continue;
+      k.states.taken[row] = Taken::no;
       const T *at = k.at[i], *answer = k.answer[i];
       T *z = k.z[row], *r = k.r[row], *result = k.result[row];
       const bool root = k.form == Operator::matrix;
       for (std::int64_t j = 0; j < width; ++j) {
-        z[j] = result[j] = at[j];
+        z[j] = at[j];
         r[j] = root ? -answer[j] : answer[j] - at[j];
       }
+      if (taken == Taken::as_best) std::copy_n(at, width, result);
     }
   });
 }
@@ -262,7 +264,7 @@ void run(CpuQueue& queue, const FactorJacobian<T>& k) {
           step[j] = static_cast<T>(work[j] / weights[j]);
         }
       }
-      start_dogleg(k.states, d, row, sums, regular);
+      start_dogleg(k.states, d, row, sums, regular, k.descent);
     }
   });
 }

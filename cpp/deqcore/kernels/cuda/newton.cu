@@ -20,7 +20,7 @@ void run(CudaQueue& queue, const BeginNewton<T>& k) {
     s.report.scale[row] = k.given_scale ? k.given_scale[row] : 0.0;
     s.report.rejected[row] = 0;
     s.report.singular[row] = 0;
-    s.taken[row] = 0;
+    s.taken[row] = Taken::no;
     s.length[row] = std::numeric_limits<double>::infinity();
     s.forcing[row] = k.rules.fixed_forcing > 0 ? k.rules.fixed_forcing : newton::first_forcing;
     s.along_step[row] = s.along_descent[row] = 0;
@@ -70,7 +70,7 @@ void run(CudaQueue& queue, const JudgeTrial<T>& k) {
       if (s.turn[row] == Status::running) {
         status = judge_trial(s, k.dogleg, row, k.limits, k.rules);
         s.report.status[row] = status;
-        const bool again = status == Status::running && !s.taken[row];
+        const bool again = status == Status::running && s.taken[row] == Taken::no;
         s.turn[row] = again ? Status::running : Status::converged;
         counts[1] += again ? 1 : 0;
       }
@@ -120,16 +120,18 @@ void run(CudaQueue& queue, const TakeTrial<T>& k) {
   queue.note("TakeTrial", 5 * k.rows.count * width * sizeof(T));
   cuda::for_each_row(queue, "TakeTrial", k.rows.count, width, 0, [k, width] __device__(std::int64_t i) {
     const std::int64_t row = k.rows.ids[i];
-    if (!k.states.taken[row]) return;
+    const Taken taken = k.states.taken[row];
+    if (taken == Taken::no) return;
     const T *at = k.at[i], *answer = k.answer[i];
     T *z = k.z[row], *r = k.r[row], *result = k.result[row];
     const bool root = k.form == Operator::matrix;
     for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
-      z[j] = result[j] = at[j];
+      z[j] = at[j];
+      if (taken == Taken::as_best) result[j] = at[j];
       r[j] = root ? -answer[j] : answer[j] - at[j];
     }
     __syncthreads();  // all threads have read the flag
-    if (threadIdx.x == 0) k.states.taken[row] = 0;
+    if (threadIdx.x == 0) k.states.taken[row] = Taken::no;
   });
 }
 
@@ -263,7 +265,7 @@ void run(CudaQueue& queue, const FactorJacobian<T>& k) {
         step[j] = static_cast<T>(y / weights[j]);
       });
     }
-    if (threadIdx.x == 0) start_dogleg(k.states, d, row, found, regular);
+    if (threadIdx.x == 0) start_dogleg(k.states, d, row, found, regular, k.descent);
   });
 }
 
