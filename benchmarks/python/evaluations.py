@@ -6,6 +6,9 @@ outlier W = Q diag(e) Q' with 12 eigenvalues from top to 0.6 top, every third ne
         Q a random orthogonal basis; b ~ 0.1 N(0, 1). Nonsymmetric: plus 0.2 (A - A') / sqrt(2 width), A standard normal
 
 On iid weights the spectrum fills a disc and no method of this kind gains much; trained layers have outliers.
+
+Newton-Krylov's products with the Jacobian are counted apart, with the forcing of Eisenstat and Walker and with every
+step solved to 1e-6 of the residual.
 """
 
 from __future__ import annotations
@@ -49,23 +52,26 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
     methods += [(f"anderson, history {m}", deqcore.Anderson(history=m)) for m in (5, 10)]
     methods += [("anderson type I, history 10", deqcore.AndersonTypeI())]
     methods += [(f"broyden, history 10, {full}", deqcore.Broyden(full=full)) for full in ("restart", "compress")]
+    methods += [("newton-krylov", deqcore.NewtonKrylov()), ("newton-krylov, 1e-6", deqcore.NewtonKrylov(forcing=1e-6))]
     for problem, drawn in problems.items():
         for name, method in methods:
             yield measure(problem, drawn, name, method, width)
 
 
 def measure(problem: str, drawn: list[Any], name: str, method: deqcore.Method, width: int) -> dict[str, Any]:
-    solved, rejected, singular = [], 0, 0
+    solved, products, rejected, singular = [], [], 0, 0
+    newton = isinstance(method, deqcore.NewtonKrylov)
     for W, b in drawn:
         layer = deqcore.maps.Dense(W)
         solution = deqcore.fixed_point(
-            layer, np.zeros(width), row_args=(b,), method=method, rtol=1e-8, max_steps=500, threads=1,
-            on_failure="return",
+            layer, np.zeros(width), row_args=(b,), method=method, rtol=1e-8, threads=1,
+            max_steps=None if newton else 500, on_failure="return",
         )  # fmt: skip
         rejected += int(solution.rejected.sum())
         singular += int(solution.singular.sum())
         if solution.success:
             solved.append(solution.nfe)
+            products.append(solution.products)
     return case(
         f"evaluations to 1e-8, {problem}",
         name,
@@ -77,6 +83,7 @@ def measure(problem: str, drawn: list[Any], name: str, method: deqcore.Method, w
             "solved": len(solved),
             "of": len(drawn),
             "median_evaluations": float(np.median(solved)) if solved else None,
+            **({"median_products": float(np.median(products)) if solved else None} if newton else {}),
             "rejected": rejected,
             "singular": singular,
         },

@@ -17,8 +17,10 @@ from support.problems import (
     SHAPES,
     dense_fixed_point,
     dense_value,
+    iid,
     independent_products,
     independent_rows,
+    outliers,
     weights,
 )
 from support.same_bits import same_bits, speeds
@@ -187,6 +189,45 @@ class TestResults:
             assert solution.success
             assert solution.products > 0
             np.testing.assert_allclose(layer(solution.value, x), solution.value, atol=1e-6)
+
+
+def symmetric_outliers(top, seed, width):
+    W, b = outliers(top, seed, width)
+    return (W + W.T) / 2, b
+
+
+# evaluations and products to 1e-8 at width 400, published medians for Eisenstat and Walker's choice 2
+PUBLISHED = {
+    "iid 0.5": (lambda seed: iid(0.5, seed, 400), 5, 18),
+    "iid 0.9": (lambda seed: iid(0.9, seed, 400), 6, 34),
+    "iid 1.2": (lambda seed: iid(1.2, seed, 400), 7, 60),
+    "iid 1.5": (lambda seed: iid(1.5, seed, 400), 9, 106),
+    "outliers 0.9 symmetric": (lambda seed: symmetric_outliers(0.9, seed, 400), 6, 34),
+    "outliers 0.99 symmetric": (lambda seed: symmetric_outliers(0.99, seed, 400), 8, 56),
+    "outliers 1.05 nonsymmetric": (lambda seed: outliers(1.05, seed, 400), 11, 73),
+}
+
+
+class TestPublishedCounts:
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_are_reached_and_the_forcing_saves_what_it_should(self, name, rng):
+        draw, evaluations, products = PUBLISHED[name]
+        found = []
+        for _ in range(5):
+            W, b = draw(rng.integers(2**32))
+            options = {"row_args": (b,), "rtol": 1e-8, "on_failure": "return"}
+            chosen, fixed = (
+                deqcore.fixed_point(Dense(W), np.zeros(400), method=method, **options)
+                for method in (NewtonKrylov(), NewtonKrylov(forcing=1e-6))
+            )
+            if chosen.success and fixed.success:
+                found.append((chosen.nfe, chosen.products, chosen.products / fixed.products))
+        assert len(found) >= 4
+        medians = np.median(found, axis=0)
+        print(f"\n{name}: {medians[0]:g} + {medians[1]:g}, expected about {evaluations} + {products}")
+        assert medians[0] <= evaluations + 1
+        assert medians[:2].sum() <= 1.2 * (evaluations + products)
+        assert medians[2] <= 0.6
 
 
 class TestSteepRamps:
