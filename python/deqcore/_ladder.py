@@ -11,13 +11,14 @@ import numpy as np
 
 from ._arrays import to_host
 from ._dialogue import State, complain
-from ._methods import Anderson, Method, Newton, NewtonKrylov, default_steps, resolve_method
+from ._methods import Anderson, Broyden, Method, Newton, NewtonKrylov, default_steps, resolve_method
 from ._solution import Solution, Status
 
 __all__ = ["climb", "default_ladder", "is_ladder", "rungs_of"]
 
 # These rows were not lost by a method: the caller stopped them, or the map cannot be evaluated where they are.
 _NOT_RESCUED = (Status.cancelled, Status.map_failed)
+_RESCUE = 1000  # steps of a rung that nobody asked for
 
 
 def is_ladder(method: Any) -> bool:
@@ -36,7 +37,7 @@ def default_ladder(function: str) -> list[Method]:
     """What ``method=None`` tries: measured as best on half of a catalogue of problems (benchmarks/README.md)."""
     if function == "root":
         return [NewtonKrylov(), Newton(), Newton(descent=False)]
-    return [Anderson(), Anderson(history=20), NewtonKrylov()]
+    return [Anderson(), Broyden(history=32), NewtonKrylov()]
 
 
 def climb(
@@ -61,7 +62,7 @@ def climb(
     """
     door = state.door
     total = before
-    usual = [default_steps(rung, state.width) for rung in rungs]
+    usual = [min(default_steps(rung, state.width), _RESCUE if before else 2**31) for rung in rungs]
     names = np.full(state.rows, "" if before is None else before._method, object)
     going = np.arange(state.rows) if before is None else _unsolved(before)
     tried = [] if before is None else [str(before._method)]

@@ -278,6 +278,8 @@ def options() -> list[Case]:
     cases = []
     for words, given, error, message in both:
         for name, function in SOLVES.items():
+            if words == "max_steps None" and name == "":
+                continue  # there, by method
             cases.append(Case(words + name, lambda o=given, run=function: run(**o), error, rf"^{message}"))
     tight = {"rtol": 4e-7}
     cases += [
