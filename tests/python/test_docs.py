@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every public name is documented, and every example runs."""
+"""Every public name is documented, and every example runs; the pages' too that pytest is not pointed at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,16 @@ def test_the_examples_run(name):
     assert failed == 0
 
 
+@pytest.mark.parametrize("page", ["solvers.md"])
+def test_the_examples_of_a_page_run(page):
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    failed, tried = doctest.testfile(
+        str(docs / page), module_relative=False, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
+    assert tried > 0
+    assert failed == 0
+
+
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_every_public_function_and_class_has_an_example(name):
     text = inspect.getdoc(DOCUMENTED[name])
@@ -54,7 +65,8 @@ def test_every_public_method_is_documented(name):
 
 
 # Solves, and the methods they take.
-WITH_OPTIONS = [deqcore.fixed_point, deqcore.adjoint, deqcore.tangent, deqcore.linear_solve, deqcore.check_gradient] + [
+SOLVES = [deqcore.fixed_point, deqcore.root, deqcore.adjoint, deqcore.tangent, deqcore.linear_solve]
+WITH_OPTIONS = [*SOLVES, deqcore.check_gradient] + [
     thing for thing in DOCUMENTED.values() if inspect.isclass(thing) and issubclass(thing, deqcore.Method)
 ]
 
