@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import Anderson, AndersonTypeI, Picard, Status
+from deqcore import Anderson, AndersonTypeI, Newton, NewtonKrylov, Picard, Status
 
 METHODS = [
     Picard(),
@@ -17,6 +17,10 @@ METHODS = [
     Anderson(history=20, growth=np.inf),
     AndersonTypeI(),
     AndersonTypeI(beta=1, safeguard=np.inf),
+    NewtonKrylov(),
+    NewtonKrylov(descent=False),
+    Newton(),
+    Newton(descent=False),
 ]
 ROWS, WIDTH = 24, 16
 
@@ -96,7 +100,8 @@ def test_halving_ends_at_once_at_zero_and_soon_elsewhere(method, dtype, rng):
     assert elsewhere.success
     # the floor 4 eps S0 ends it: plain halving from |z0| needs |z| / 2 <= 4 eps |z0|
     plain = -np.log2(4 * np.finfo(dtype).eps)
-    assert elsewhere.steps.max() <= (plain + 1) / min(1, -np.log2(1 - method.beta / 2))
+    beta = getattr(method, "beta", 1)
+    assert elsewhere.steps.max() <= (plain + 1) / min(1, -np.log2(1 - beta / 2))
     assert (np.linalg.norm(elsewhere.value, axis=1) <= 10 * np.finfo(dtype).eps * np.linalg.norm(z0, axis=1)).all()
 
 
