@@ -36,6 +36,25 @@ def solves(rows: int, width: int, dtype: type) -> int:
             deqcore.adjoint(vjp, z0, x, row_args=(slopes,), **shared)
             done += 2
 
+    def jvp(z, v, slopes, x):
+        return slopes * (1 - cupy.tanh(z) ** 2) * v
+
+    for newton in (deqcore.NewtonKrylov(restart=3), deqcore.Newton()):
+        if isinstance(newton, deqcore.Newton) and width > 64:
+            continue
+        for given in (jvp, None):
+            for options in ({"look_every": 1}, {"retire": False}, {"norm": np.inf, "trace": True}):
+                shared = {
+                    "row_args": (slopes, x),
+                    "method": newton,
+                    "max_steps": 100,
+                    "on_failure": "return",
+                    **options,
+                }
+                deqcore.fixed_point(f, z0, jvp=given, **shared)
+                deqcore.root(lambda z, slopes, x: z * z + slopes * x + 1, z0 + 1, **shared)
+                done += 2
+
     def cancel(progress):
         raise StopIteration
 
