@@ -15,7 +15,8 @@ the default of hybr, for those that work with dense Jacobians. Each solve may ta
 
 Peers, with their defaults but for tolerance and budget: SciPy's root (hybr to width 400), and where they are installed
 KINSOL by way of CasADi (line search; dense to width 400, GMRES) and optimistix (to width 400). Dense methods get exact
-Jacobians where they take them, hybr forms its own. Peers solve row by row, ours all rows at once.
+Jacobians where they take them, hybr forms its own. Peers solve row by row, ours all rows at once: "deqcore" is
+``method=None``, a ladder that was chosen on the tuning half.
 """
 
 from __future__ import annotations
@@ -118,21 +119,19 @@ class Solver:
 # Ours -----------------------------------------------------------------------------------------------------------------
 
 
-def by_fixed_point(method: Any) -> Callable[[Counted, np.ndarray, float], Answer]:
-    """deqcore.fixed_point with a method or a ladder; of roots, for f = z - F(z)."""
+def by(method: Any, newton: bool = False) -> Callable[[Counted, np.ndarray, float], Answer]:
+    """deqcore.fixed_point or deqcore.root. ``newton``: whether the method may ask for products."""
 
     def solve(counted: Counted, z0: np.ndarray, atol: float) -> Answer:
-        def f(z: np.ndarray, *row_args: np.ndarray) -> np.ndarray:
-            value = counted.f(z, *row_args)
-            return value if counted.kind == "fixed_point" else z - value
-
         def watch(progress: deqcore.Progress) -> None:
             if counted.late:
                 raise StopIteration
 
-        solution = deqcore.fixed_point(
-            f, z0, row_args=counted.row_args, method=method, atol=0.9 * atol, rtol=4 * np.finfo(float).eps,
-            scale=atol / RTOL, max_steps=counted.budget, callback=watch, threads=1, on_failure="return",
+        find = deqcore.fixed_point if counted.kind == "fixed_point" else deqcore.root
+        solution = find(
+            counted.f, z0, row_args=counted.row_args, method=method, jvp=counted.jvp if newton else None,
+            atol=0.9 * atol, rtol=4 * np.finfo(float).eps, scale=atol / RTOL,
+            max_steps=None if method is None else counted.budget, callback=watch, threads=1, on_failure="return",
         )  # fmt: skip
         return Answer(solution.value, solution.status == 0)
 
@@ -141,13 +140,15 @@ def by_fixed_point(method: Any) -> Callable[[Counted, np.ndarray, float], Answer
 
 # One line per candidate.
 OURS = {
-    "picard": by_fixed_point("picard"),
-    "anderson": by_fixed_point("anderson"),
-    "anderson 20": by_fixed_point(deqcore.Anderson(history=20)),
-    "broyden": by_fixed_point("broyden"),
-    "broyden 32 compress": by_fixed_point(deqcore.Broyden(history=32, full="compress")),
-    "ladder": by_fixed_point(["anderson", deqcore.Anderson(history=20, beta=0.5), deqcore.Broyden(history=32)]),
+    "deqcore": by(None, newton=True),
+    "anderson": by("anderson"),
+    "anderson 20": by(deqcore.Anderson(history=20)),
+    "anderson type i": by("anderson_type_i"),
+    "broyden": by("broyden"),
+    "broyden 32 compress": by(deqcore.Broyden(history=32, full="compress")),
+    "newton krylov": by("newton_krylov", newton=True),
 }
+OURS_DENSE = {"newton": by("newton", newton=True)}
 
 
 # Peers ----------------------------------------------------------------------------------------------------------------
@@ -279,7 +280,12 @@ OPTIMISTIX = ("Newton", "Dogleg", "LevenbergMarquardt")
 
 
 def solvers() -> list[Solver]:
-    return [Solver(name, solve, whole=True) for name, solve in OURS.items()] + peers()
+    return ours() + peers()
+
+
+def ours() -> list[Solver]:
+    found = [Solver(name, solve, whole=True) for name, solve in OURS.items()]
+    return found + [Solver(name, solve, whole=True, dense=True) for name, solve in OURS_DENSE.items()]
 
 
 # The comparison -------------------------------------------------------------------------------------------------------
@@ -361,8 +367,7 @@ def line(entry: Entry, scale: int, solver: Solver, tally: Tally, rows: int, widt
 def cases(plan: Plan) -> Iterator[dict[str, Any]]:
     """As the other groups: ours on everything; to run, on what is small."""
     entries = [e for e in CATALOGUE if not plan.quick or e.family in ("classical", "steep ramps")]
-    ours = [Solver(name, solve, whole=True) for name, solve in OURS.items()]
-    for found in compare(entries[:6] if plan.quick else entries, 1 if plan.quick else 3, ours):
+    for found in compare(entries[:6] if plan.quick else entries, 1 if plan.quick else 3, ours()):
         yield line(*found)
 
 
@@ -418,12 +423,13 @@ def share(lines: list[dict[str, Any]]) -> str:
 
 def failures(lines: list[dict[str, Any]]) -> list[str]:
     """Where nobody solves every row, and where only peers solve more than the best of ours."""
+    mine = OURS | OURS_DENSE
     text = ["", "best share below 1 (ours, peers):"]
     for problem in dict.fromkeys(one["problem"] for one in lines):
         rows = [e for e in lines if e["problem"] == problem and e["counts"]["solved"] is not None]
         best = {
             whose: max(
-                (e["counts"]["solved"] / e["counts"]["of"] for e in rows if (e["method"] in OURS) == ours), default=0
+                (e["counts"]["solved"] / e["counts"]["of"] for e in rows if (e["method"] in mine) == ours), default=0
             )
             for whose, ours in (("ours", True), ("peers", False))
         }

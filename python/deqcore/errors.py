@@ -17,7 +17,7 @@ class ConvergenceError(ArithmeticError):
     Example:
         >>> import numpy as np, deqcore
         >>> try:
-        ...     deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)))
+        ...     deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), method="anderson")
         ... except deqcore.ConvergenceError as error:
         ...     print(error.solution.steps, error.solution.success)
         [200] False

@@ -150,7 +150,7 @@ void run(CpuQueue& queue, const PoseTrial<T>& k) {
       const double* descent = k.descent ? k.descent + row * width : nullptr;
       for (std::int64_t j = 0; j < width; ++j) {
         double move = a == 0 ? 0.0 : a * static_cast<double>(step[j]);
-        if (descent) move += b * descent[j];
+        if (descent && b != 0) move += b * descent[j];
         at[j] = static_cast<T>(static_cast<double>(z[j]) + move);
       }
     }

@@ -146,17 +146,18 @@ template <class T>
 void run(CudaQueue& queue, const PoseTrial<T>& k) {
   const std::int64_t width = k.at.width;
   queue.note("PoseTrial", 3 * k.rows.count * width * sizeof(T));
-  cuda::for_each_cell(queue, "PoseTrial", k.rows.count, width, [k, width] __device__(std::int64_t i, std::int64_t j) {
+  cuda::for_each_row(queue, "PoseTrial", k.rows.count, width, 0, [k, width] __device__(std::int64_t i) {
     const std::int64_t row = k.rows.ids[i];
-    const T here = k.z[row][j];
-    if (k.states.turn[row] != Status::running) {
-      k.at[i][j] = here;
-      return;
+    const bool tried = k.states.turn[row] == Status::running;
+    const double a = tried ? k.states.along_step[row] : 0.0, b = tried ? k.states.along_descent[row] : 0.0;
+    const T *z = k.z[row], *step = k.step[row];
+    const double* descent = k.descent ? k.descent + row * width : nullptr;
+    T* at = k.at[i];
+    for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
+      double move = a == 0 ? 0.0 : a * static_cast<double>(step[j]);
+      if (descent && b != 0) move += b * descent[j];
+      at[j] = static_cast<T>(static_cast<double>(z[j]) + move);
     }
-    const double a = k.states.along_step[row];
-    double move = a == 0 ? 0.0 : a * static_cast<double>(k.step[row][j]);
-    if (k.descent) move += k.states.along_descent[row] * k.descent[row * width + j];
-    k.at[i][j] = static_cast<T>(static_cast<double>(here) + move);
   });
 }
 
