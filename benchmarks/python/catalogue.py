@@ -438,6 +438,46 @@ def failures(lines: list[dict[str, Any]]) -> list[str]:
     return text
 
 
+def aggregated(lines: list[dict[str, Any]], half: str) -> list[dict[str, Any]]:
+    """Rows solved per family and solver, on rows up to DENSE_WIDTH and on all: small enough to be committed."""
+    found = []
+    for method in dict.fromkeys(one["method"] for one in lines):
+        for family in dict.fromkeys(one["problem"].split(", ")[1] for one in lines):
+            mine = [e for e in lines if e["method"] == method and e["problem"].split(", ")[1] == family]
+            for widest in (DENSE_WIDTH, None):
+                some = [e["counts"] for e in mine if widest is None or e["width"] <= widest]
+                solvable = [c for c in some if c["solved"] is not None]
+                counts = {of: sum(c[of] for c in solvable) for of in ("solved", "of")}
+                counts |= {of: sum(c[of] for c in some) for of in ("false", "without_solution")}
+                found.append({"half": half, "family": family, "solver": method, "widest": widest, **counts})
+    return found
+
+
+def draw(rows: list[dict[str, Any]], to: Path) -> None:
+    """The share of the reporting half that each solver solves."""
+    from matplotlib.figure import Figure
+
+    colours = dict.fromkeys(OURS | OURS_DENSE | {"picard": None}, "navajowhite") | {"deqcore": "tab:orange"}
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, widest, title in zip(
+        figure.subplots(1, 2), (DENSE_WIDTH, None), (f"width up to {DENSE_WIDTH}", "all widths, to 65,536"), strict=True
+    ):
+        of = {r["solver"]: [0, 0] for r in rows}
+        for r in rows:
+            if r["half"] == "reporting" and r["widest"] == widest:
+                of[r["solver"]] = [of[r["solver"]][0] + r["solved"], of[r["solver"]][1] + r["of"]]
+        most = max(total for _, total in of.values())
+        shares = sorted((s / t, name) for name, (s, t) in of.items() if t == most)  # of those that take all of them
+        bars = axes.barh(
+            [name for _, name in shares],
+            [100 * s for s, _ in shares],
+            color=[colours.get(name, "tab:gray") for _, name in shares],
+        )
+        axes.bar_label(bars, fmt="%.0f", padding=2)
+        axes.set(title=title, xlabel="rows solved, %", xlim=(0, 108))
+    figure.savefig(to, dpi=110)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Share of the catalogue that each solver solves.")
     parser.add_argument("--half", choices=HALVES, default="both")
@@ -446,21 +486,31 @@ def main() -> int:
     parser.add_argument("--solvers", nargs="*", help="names, or beginnings of names; default: all that are installed")
     parser.add_argument("--families", nargs="*", help="default: all")
     parser.add_argument("--quick", action="store_true", help="a few small problems")
-    parser.add_argument("--out", type=Path, help="JSON lines")
+    parser.add_argument("--out", type=Path, help="JSON lines, appended")
+    parser.add_argument("--read", type=Path, nargs="+", help="lines of earlier runs of a half, instead of solving")
+    parser.add_argument("--summary", type=Path, help="rows solved per family and solver, appended")
+    parser.add_argument("--chart", type=Path, nargs=2, metavar=("SUMMARY", "PNG"), help="draw a summary, and end")
     options = parser.parse_args()
+    if options.chart:
+        draw([json.loads(text) for text in options.chart[0].read_text("utf-8").splitlines()], options.chart[1])
+        return 0
     machine.prepare()  # may start anew
     wanted = [s for s in solvers() if not options.solvers or s.name.startswith(tuple(options.solvers))]
     entries = [e for e in HALVES[options.half] if not options.families or e.family in options.families]
     if options.quick:
         entries = [e for e in entries if e.family in ("classical", "steep ramps")][:6]
-    lines = []
+    read = [json.loads(text) for file in options.read or () for text in file.read_text("utf-8").splitlines()]
+    lines = list({(one["problem"], one["method"]): one for one in read}.values())  # the last of each
     out = options.out.open("a", encoding="utf-8") if options.out else None
-    for found in compare(entries, 1 if options.quick else options.draws, wanted, options.seed):
+    for found in () if read else compare(entries, 1 if options.quick else options.draws, wanted, options.seed):
         lines.append(line(*found))
         if out:
             out.write(json.dumps({**lines[-1], "elapsed": round(found[3].seconds, 3)}) + "\n")
             out.flush()
     print("\n".join(table(lines)))
+    if options.summary:
+        with options.summary.open("a", encoding="utf-8") as to:
+            to.writelines(json.dumps(row) + "\n" for row in aggregated(lines, options.half))
     return 0
 
 
