@@ -65,7 +65,10 @@ void init_base(nb::module_& m) {
   m.def("first_not_finite", &first_not_finite<double>, nb::arg("array").noconvert());
   m.def("status_name", [](int code) { return std::string(name(static_cast<Status>(code))); }, nb::arg("code"));
 
-  nb::enum_<Relative>(m, "Relative").value("to_image", Relative::to_image).value("to_scale", Relative::to_scale);
+  nb::enum_<Relative>(m, "Relative")
+      .value("to_image", Relative::to_image)
+      .value("to_scale", Relative::to_scale)
+      .value("to_residual", Relative::to_residual);
   nb::enum_<Norm>(m, "Norm").value("two", Norm::two).value("inf", Norm::inf);
   nb::enum_<Retire>(m, "Retire").value("off", Retire::off).value("on", Retire::on).value("halve", Retire::halve);
 

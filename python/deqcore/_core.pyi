@@ -33,6 +33,8 @@ class Relative(enum.Enum):
 
     to_scale = 1
 
+    to_residual = 2
+
 class Norm(enum.Enum):
     two = 0
 

@@ -71,9 +71,9 @@ def climb(
         if not len(going):
             break
         used = 0 if total is None else int(to_host(total.steps)[going].max())
-        if not _fits(rung, state.width, usual[i] if max_steps is None else max_steps - used) and len(rungs) > 1:
-            continue
         share = usual[i] if max_steps is None else max(1, (max_steps - used) // (len(rungs) - i))
+        if not _fits(rung, state.width, share) and len(rungs) > 1:
+            continue
         if total is not None and used >= most:
             break
         tried.append(rung.name)
@@ -82,7 +82,12 @@ def climb(
             names[:] = rung.name
         else:
             rows = going if apart else np.arange(state.rows)
-            total, better = _rescue(solve, total, state, rows, going, row_args, rung, share)
+            try:
+                total, better = _rescue(solve, total, state, rows, going, row_args, rung, share)
+            except MemoryError:
+                if before is None:
+                    raise
+                break  # nobody asked for this rung
             names[going[better]] = rung.name
         going = _unsolved(total)
     if total is None:
@@ -140,6 +145,7 @@ def _rescue(
     place = np.searchsorted(rows, going)  # of the rows asked about
     better = (to_host(after.status)[place] >= 0) | (to_host(after.residual)[place] < to_host(before.residual)[going])
     better |= np.isnan(to_host(before.residual)[going])
+    stopped = to_host(after.status)[place] == Status.cancelled
     mine, to = xp.asarray(place), xp.asarray(going)
     mine_better, to_better = xp.asarray(place[better]), xp.asarray(going[better])
 
@@ -148,6 +154,8 @@ def _rescue(
         if one and name == "value":
             return door.outward(new if better[0] else old)
         joined = old.copy()
+        if name == "status":
+            joined[xp.asarray(going[stopped])] = int(Status.cancelled)
         if add:
             joined[to] = old[to] + new[mine]
         else:

@@ -41,6 +41,9 @@ _ELSEWHERE = {
     "tau": "beta",
     "alpha": "beta",
     "lam": "ridge",
+    "jac": "jvp",
+    "fprime": "jvp",
+    "jacobian": "jvp",
     "verbose": "callback",
     "num_threads": "threads",
     "n_jobs": "threads",
@@ -51,6 +54,8 @@ _OF_METHODS = {
     "beta": "Anderson",
     "ridge": "Anderson",
     "growth": "Anderson",
+    "forcing": "NewtonKrylov",
+    "descent": "Newton",
     "restart": "GMRES",
     "max_width": "Direct",
 }
@@ -70,9 +75,11 @@ def refuse_unknown(function: str, unknown: Mapping[str, Any], known: Iterable[st
         near = "preconditioner"
     option = near or given
     if option in _OF_METHODS and "method" in known:
+        method = _OF_METHODS[option]
+        if function in ("fixed_point", "root"):
+            method = {"restart": "NewtonKrylov", "max_width": "Newton"}.get(option, method)
         raise TypeError(
-            f"{function}() has no option {given!r}; it belongs to the method: "
-            f"method=deqcore.{_OF_METHODS[option]}({option}=...)"
+            f"{function}() has no option {given!r}; it belongs to the method: method=deqcore.{method}({option}=...)"
         )
     if near not in known:
         close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)

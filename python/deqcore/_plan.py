@@ -70,7 +70,8 @@ def plan(
         rows: samples in the batch.
         width: elements of one sample's state.
         dtype: float32 or float64.
-        method: as for :func:`fixed_point`; in a ladder every rung is lowered by itself.
+        method: as for :func:`fixed_point`; in a ladder every rung is lowered by itself. None is Anderson() alone: what
+            rescues rows that it does not solve may take more, and is left out where there is no memory for it.
         keep: as for :func:`fixed_point`.
         jvp: whether Newton's methods are given products, or take differences.
         memory_budget: most bytes for scratch, result and handle; the history is lowered until they fit. None is no

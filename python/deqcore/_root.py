@@ -138,7 +138,11 @@ def _scales_of(
     start = door.outward(door.read_only(state.block.reshape(state.shape)))
     first = door.accept(F(start, *args, *row_data, **named), state.shape, state.dtype, "F")
     size = abs(to_host(first.reshape(state.block.shape)).astype(np.float64))
-    scales = size.max(axis=1) if norm_named(norm) is _core.Norm.inf else np.linalg.norm(size, axis=1)
+    unit = size.max(axis=1)
+    scales = unit.copy()
+    if norm_named(norm) is not _core.Norm.inf:
+        with np.errstate(invalid="ignore"):  # squares may leave the range of float64, quotients do not
+            scales *= np.linalg.norm(size / np.where(unit > 0, unit, 1.0)[:, None], axis=1)
     known = [door.outward(first)]
 
     def call(*data: Any, **named: Any) -> Any:
@@ -176,7 +180,7 @@ def _solve(
     if isinstance(setup.chosen, NewtonMethod):
         ended = solve_newton(setup, state.block, F, jvp, args, row_data, pass_rows, scales, callback, root=True)
         return setup.finish(*ended)
-    setup.stop.relative = _core.Relative.to_scale
+    setup.stop.relative = _core.Relative.to_residual
     door = state.door
 
     def bind(count: int, rows: Any) -> Callable[[Any], Any]:

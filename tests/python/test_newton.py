@@ -257,9 +257,11 @@ class TestSteepRamps:
         W, c, expected = self.ramp(delta, x, np.float64)
         solution = self.solve(kind, W, c, method="newton")
         assert solution.success
-        assert solution.steps.max() <= 1 + 2 + 1  # an evaluation, two columns, an evaluation of the step
+        whole = 4 if kind == "differences" else 1  # whose error is of the size of a steep ramp's slope
+        assert solution.steps.max() <= 1 + whole * (2 + 1)  # two columns, and an evaluation of the step
         assert solution.rejected.sum() == 0
-        np.testing.assert_allclose(solution.value[:, 0], expected, atol=1e-9)
+        within = 1e-9 if whole == 1 else 2e-8 / delta  # rtol through the inverse
+        np.testing.assert_allclose(solution.value[:, 0], expected, atol=within)
 
     @pytest.mark.parametrize("power", [6, 8, 10])
     def test_take_picard_thousands(self, power, rng):

@@ -3,9 +3,9 @@
 //
 //     S0         = max(|z0|, |f(z0)|), or the caller's scale
 //     threshold  = max(atol + rtol min(|f|, 10 S0), 4 eps S0)          Relative::to_image
-//                = max(atol + rtol S0, 4 eps S0)                       Relative::to_scale
+//                = max(atol + rtol S0, 4 eps S0)                       Relative::to_scale, to_residual
 //     converged  : |f - z| <= threshold
-//     diverged   : |f| > 1e4 S0 (float), 1e8 S0 (double)
+//     diverged   : |f| > 1e4 S0 (float), 1e8 S0 (double); of Relative::to_residual |f - z|
 //     stalled    : |f - z| <= threshold <= eps / 2 |f|: too small to be measured
 //
 // The cap 10 S0 and the diverged rule keep the runaway iterates of a map without a fixed point from passing a relative
@@ -21,7 +21,7 @@ namespace deqcore {
 
 enum class Norm : std::int8_t { two, inf };
 
-enum class Relative : std::int8_t { to_image, to_scale };
+enum class Relative : std::int8_t { to_image, to_scale, to_residual };
 
 enum class Retire : std::int8_t {
   off,    // every row is asked about until the last one has ended

@@ -81,7 +81,7 @@ constexpr Status judge_row(const LinearStates& s, std::int64_t row, const Limits
                                      .before = s.before[row],
                                      .noise = noise(s, row, limits.floor),
                                      .steps = steps},
-                                    max_steps);
+                                    trusting ? max_steps - 1 : max_steps);
     const double ratio = residual == 0 ? 0.0 : residual / s.goal[row];
     if (status != Status::not_finite && ratio < s.best[row]) {
       s.best[row] = ratio;

@@ -74,7 +74,7 @@ namespace newton {
 inline constexpr double least_decrease = 1e-4;  // of |r| in backtracking, of the predicted in the dogleg
 inline constexpr double least_fraction = 1e-6;  // of a step: below it there is no descent
 inline constexpr double first_forcing = 0.5, most_forcing = 0.9, forcing_factor = 0.9;
-inline constexpr double first_radius = 100;  // times |D z| (More 1978)
+inline constexpr double first_radius = 100;  // times |D z| (More 1978), or |r| if that is more
 }  // namespace newton
 
 // The point of the dogleg at the row's radius.
@@ -163,20 +163,25 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
   s.taken[row] = best ? Taken::as_best : taken ? Taken::yes : Taken::no;
   if (!taken) {
     s.report.rejected[row] += 1;
-    const bool nowhere = rules.dogleg ? d.radius[row] <= limits.floor * (d.point[row] > 0 ? d.point[row] : 1.0)
-                                      : s.along_step[row] < newton::least_fraction;
+    const bool nowhere =
+        rules.dogleg ? d.radius[row] <= limits.floor * (d.point[row] > s.length[row] ? d.point[row] : s.length[row])
+                     : s.along_step[row] < newton::least_fraction;
     if (nowhere) {
       if (!row_math::finite(g)) return Status::not_finite;
-      return s.report.residual[row] < limits.noise * v.scale ? Status::stalled : Status::breakdown;
+      const double size = v.scale > s.size[row] ? v.scale : s.size[row];
+      return s.report.residual[row] < limits.noise * size ? Status::stalled : Status::breakdown;
     }
     if (rules.dogleg) bend_dogleg(s, d, row);
     return steps >= rules.max_steps ? Status::out_of_steps : Status::running;
   }
   if (best && row_math::finite(g)) s.report.residual[row] = g;
   if (best) s.best[row] = v.ratio;
+  const double before = s.length[row];
+  s.length[row] = s.trial[row];
+  s.size[row] = s.trial_size[row];
   if (v.status != Status::running) return v.status;
   if (!first && rules.fixed_forcing == 0) {
-    const double fall = s.trial[row] / s.length[row], eta = s.forcing[row];
+    const double fall = s.trial[row] / before, eta = s.forcing[row];
     double next = newton::forcing_factor * fall * fall;
     const double held = newton::forcing_factor * eta * eta;
     if (held > 0.1 && held > next) next = held;
@@ -184,8 +189,6 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
     if (next < enough) next = enough;
     s.forcing[row] = next < newton::most_forcing ? next : newton::most_forcing;
   }
-  s.length[row] = s.trial[row];
-  s.size[row] = s.trial_size[row];
   return steps + rules.reserve > rules.max_steps ? Status::out_of_steps : Status::running;
 }
 
@@ -237,16 +240,18 @@ constexpr void start_dogleg(const NewtonStates& s, const Dogleg& d, std::int64_t
   if (!descent)
     d.radius[row] = std::numeric_limits<double>::infinity();
   else if (fresh)
-    d.radius[row] = newton::first_radius * (d.point[row] > 0 ? d.point[row] : 1.0);
+    d.radius[row] = newton::first_radius * (d.point[row] > s.length[row] ? d.point[row] : s.length[row]);
   bend_dogleg(s, d, row);
   if (fresh && d.length[row] < d.radius[row]) d.radius[row] = d.length[row];
   s.turn[row] = Status::running;
 }
 
-// h: the rounding of f over h, and the curvature of f times h, are about as large.
+// h: the rounding of f over h, and the curvature of f times h, are about as large. What is rounded is of the size of
+// the point and of its image; of a root's function nobody knows, and a usual size of 1 is taken for granted.
 template <class T>
-constexpr double difference_step(double point, double along) {
-  const double size = point > 0 ? point : 1.0;
+constexpr double difference_step(Operator form, double point, double residual, double along) {
+  const double known = form == Operator::matrix ? (point > 1 ? point : 1.0) : point + residual;
+  const double size = known > 0 ? known : 1.0;
   return row_math::square_root(static_cast<double>(std::numeric_limits<T>::epsilon())) * size /
          (along > 0 ? along : 1.0);
 }
@@ -331,10 +336,11 @@ struct PoseTrial {
 };
 DEQCORE_KERNEL(PoseTrial);
 
-// A product by a difference: at = z + h v with h = sqrt(eps) |z| / |v|.   2 reads, 1 write
+// A product by a difference: at = z + h v with h = sqrt(eps) times the size of z, over |v|.   2 reads, 1 write
 template <class T>
 struct PoseDifference {
   ActiveRows rows;
+  Operator form;
   Rows<const T> z;      // by row
   Rows<const T> along;  // by position: v
   Rows<T> at;           // by position

@@ -50,10 +50,11 @@ constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t 
   const bool new_best = ratio < e.best || e.steps == 1;
   const auto verdict = [&](Status status) { return Verdict{status, scale, ratio, new_best}; };
 
-  if (e.f > limits.overflow * scale) return {Status::diverged, scale, ratio, e.steps == 1};
+  const double runaway = limits.relative == Relative::to_residual ? e.g : e.f;
+  if (runaway > limits.overflow * scale) return {Status::diverged, scale, ratio, e.steps == 1};
   // A residual is known to the rounding of the image it is taken from, eps / 2 |f|.
   const double noise = limits.floor / 8 * e.f;
-  const bool counted = limits.relative == Relative::to_scale;
+  const bool counted = limits.relative != Relative::to_image;
   if (ratio <= 1 && (counted ? e.g + noise <= threshold : noise < threshold || threshold == 0))
     return verdict(Status::converged);
   if (ratio <= 1 && noise >= threshold) return verdict(Status::stalled);

@@ -91,7 +91,6 @@ struct NewtonSolve<Queue, T>::State {
       rules.fixed_forcing = krylov.forcing;
       Stop inner = stop;
       inner.norm = Norm::two;
-      inner.max_steps = std::max<std::int64_t>(stop.max_steps - 1, 1);  // an evaluation is left for the trial
       linear.emplace(queue, rows, width, GMRES{.restart = krylov.restart}, inner,
                      LinearForm{.identity_minus = !form.root, .trusting = true}, scratch);
       along = linear->block(0);
@@ -122,7 +121,8 @@ struct NewtonSolve<Queue, T>::State {
     const Rows<T> directions = along.slice(0, asked.count), points = at.slice(0, asked.count);
     if (form.differences) {
       run(*queue,
-          PoseDifference<T>{.rows = asked, .z = z, .along = directions, .at = points, .h = h, .states = states});
+          PoseDifference<T>{
+              .rows = asked, .form = rules.form, .z = z, .along = directions, .at = points, .h = h, .states = states});
       return ask(Ask::value, {});
     }
     if (form.gather_points && moved) run(*queue, GatherRows<T>{.source = asked, .from = z, .to = points});

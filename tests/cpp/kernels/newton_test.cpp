@@ -213,11 +213,13 @@ TYPED_TEST(NewtonKernels, DifferencesAreProducts) {
       std::vector<double> h(shape.rows);
       const auto image = [](T x) { return T(0.25) * x; };
       for (std::int64_t row = 0; row < 2 * shape.rows; ++row) {
+        states.numbers[5][row] = 0.5;
         states.numbers[6][row] = textbook_norm(Norm::two, shape.width, [&](std::int64_t j) { return Wide(z(row, j)); });
         for (std::int64_t j = 0; j < shape.width; ++j)
           r(row, j) = form == Operator::matrix ? -image(z(row, j)) : image(z(row, j)) - z(row, j);
       }
       run(queue, PoseDifference<T>{.rows = active.view(),
+                                   .form = form,
                                    .z = z.view(),
                                    .along = along.view(),
                                    .at = at.view(),
@@ -235,13 +237,15 @@ TYPED_TEST(NewtonKernels, DifferencesAreProducts) {
       const double unit = std::sqrt(static_cast<double>(std::numeric_limits<T>::epsilon()));
       for (std::int64_t i = 0; i < shape.rows; ++i) {
         const double length = textbook_norm(Norm::two, shape.width, [&](std::int64_t j) { return Wide(along(i, j)); });
-        EXPECT_NEAR(h[i], unit * states.numbers[6][active.ids[i]] / length, 1e-12 * h[i]);
+        const double point = states.numbers[6][active.ids[i]], residual = states.numbers[5][active.ids[i]];
+        const double size = form == Operator::matrix ? std::max(point, 1.0) : point + residual;
+        EXPECT_NEAR(h[i], unit * size / length, 1e-12 * h[i]);
         for (std::int64_t j = 0; j < shape.width; ++j)
           ASSERT_NEAR(product(i, j), 0.25 * along(i, j), 8 * unit * length);
       }
       EXPECT_TRUE(at.gaps_intact() && product.gaps_intact());
     }
-  EXPECT_GT(difference_step<T>(0, 0), 0);
+  EXPECT_GT(difference_step<T>(Operator::identity_minus, 0, 0, 0), 0);
 }
 
 // Column by column, then the step, the descent and the numbers of the dogleg against textbook formulas.

@@ -170,7 +170,7 @@ void run(CpuQueue& queue, const PoseDifference<T>& k) {
         const double length = lanes::norm<lanes>(
             Norm::two, width,
             [=]<int L>(std::int64_t at) __attribute__((always_inline)) { return lanes::load_double<L>(along + at); });
-        const double h = k.h[i] = difference_step<T>(k.states.size[row], length);
+        const double h = k.h[i] = difference_step<T>(k.form, k.states.size[row], k.states.length[row], length);
         T* at = k.at[i];
         for (std::int64_t j = 0; j < width; ++j)
           at[j] = static_cast<T>(static_cast<double>(z[j]) + h * static_cast<double>(along[j]));

@@ -171,7 +171,7 @@ void run(CudaQueue& queue, const PoseDifference<T>& k) {
     T* at = k.at[i];
     double length[1];
     cuda::row_norms(Norm::two, width, [along](std::int64_t j, double* values) { values[0] = along[j]; }, length);
-    const double h = difference_step<T>(k.states.size[row], length[0]);
+    const double h = difference_step<T>(k.form, k.states.size[row], k.states.length[row], length[0]);
     for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x)
       at[j] = static_cast<T>(static_cast<double>(z[j]) + h * static_cast<double>(along[j]));
     if (threadIdx.x == 0) k.h[i] = h;
