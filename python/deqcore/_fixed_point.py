@@ -13,7 +13,7 @@ import numpy as np
 from . import _core
 from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
-from ._ladder import climb, default_ladder, is_ladder, rungs_of
+from ._ladder import climb, default_ladder, first_share, is_ladder, rungs_of
 from ._methods import Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
@@ -83,8 +83,9 @@ def fixed_point(
         method: :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`, :class:`Picard`, :class:`NewtonKrylov`,
             :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not solve go on under the
             next from their best points, held against the same scale, each method with an equal share of the steps that
-            are left. None is :class:`Anderson`, and for rows that it did not solve Broyden(history=32) and
-            :class:`NewtonKrylov`, as long as ``max_steps`` lasts.
+            are left. None is :class:`Anderson`, and for rows that it did not solve :class:`Broyden` and
+            NewtonKrylov(restart=20), unless a history is kept or gone on with. Where rows cannot be asked about alone
+            (see ``retire``), one failed row has the whole batch asked about again.
         jvp: for Newton's methods: products J(z) v with J = df/dz, called ``jvp(z, v, *args, *row_args)`` with v shaped
             like z; None is differences of f. A native map has its own.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
@@ -166,7 +167,9 @@ def fixed_point(
             method=method,
             rtol=rtol,
             atol=atol,
-            max_steps=max_steps,
+            max_steps=max_steps
+            if max_steps is None or method is not None
+            else first_share(bounded(max_steps, "max_steps")),
             norm=norm,
             look_every=look_every,
             retire=retire,
@@ -182,7 +185,7 @@ def fixed_point(
         history = history_places(warm, keys, state, words) if going_on and warm is not None else (None, None)
         memory = door.xp.zeros((state.rows, words), np.int64) if keeping == "history" else None
         setup.frames = 5
-        rescues = method is None and words == 0
+        rescues = method is None and keeping != "history" and (warm is None or warm.history is None)
         if rescues:
             setup.on_failure = "return"
 

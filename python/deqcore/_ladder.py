@@ -14,7 +14,7 @@ from ._dialogue import State, complain
 from ._methods import Anderson, Broyden, Method, Newton, NewtonKrylov, default_steps, resolve_method
 from ._solution import Solution, Status
 
-__all__ = ["climb", "default_ladder", "is_ladder", "rungs_of"]
+__all__ = ["climb", "default_ladder", "first_share", "is_ladder", "rungs_of"]
 
 # These rows were not lost by a method: the caller stopped them, or the map cannot be evaluated where they are.
 _NOT_RESCUED = (Status.cancelled, Status.map_failed)
@@ -36,8 +36,13 @@ def rungs_of(ladder: Any, function: str) -> list[Method]:
 def default_ladder(function: str) -> list[Method]:
     """What ``method=None`` tries: measured as best on half of a catalogue of problems (benchmarks/README.md)."""
     if function == "root":
-        return [NewtonKrylov(), Newton(), Newton(descent=False)]
-    return [Anderson(), Broyden(history=32), NewtonKrylov()]
+        return [Newton(max_width=64), NewtonKrylov(), Newton(descent=False)]
+    return [Anderson(), Broyden(), NewtonKrylov(restart=20)]
+
+
+def first_share(max_steps: int) -> int:
+    """Of the default ladder's steps, those of its first method: 200 as ever, or a third of a larger limit."""
+    return min(max_steps, max(200, max_steps // 3))
 
 
 def climb(
@@ -56,27 +61,31 @@ def climb(
     """Solve by ``solve(z0, rows, row_args, method, max_steps, scale)`` rung by rung; -> what the rungs found together.
 
     ``apart``: whether rows can be solved without the others. If not, all are asked about again, and those that have
-    converged start from their solutions. Every rung gets an equal share of the steps that are left, or as many as it
-    has by default where no limit is given. ``before``: what earlier rungs have found. ``frames``:
-    from a warning up to the caller.
+    converged start from their solutions. Every rung has an equal share of the steps, so that a row's share does not
+    depend on the others, or as many as it has by default where no limit is given. ``before``: what earlier rungs have
+    found. ``frames``: from a warning up to the caller.
     """
     door = state.door
     total = before
-    usual = [min(default_steps(rung, state.width), _RESCUE if before else 2**31) for rung in rungs]
+    if before is not None or len(rungs) > 1:  # those that cannot take these rows are passed over
+        rungs = [rung for rung in rungs if not isinstance(rung, Newton) or state.width <= rung.max_width]
     names = np.full(state.rows, "" if before is None else before._method, object)
     going = np.arange(state.rows) if before is None else _unsolved(before)
     tried = [] if before is None else [str(before._method)]
-    most = max_steps or sum(usual) + (0 if before is None else before.tolerances.max_steps)
+    most = 0 if before is None else before.tolerances.max_steps
+    left = None if max_steps is None else max_steps - most
     for i, rung in enumerate(rungs):
         if not len(going):
             break
-        used = 0 if total is None else int(to_host(total.steps)[going].max())
-        share = usual[i] if max_steps is None else max(1, (max_steps - used) // (len(rungs) - i))
-        if not _fits(rung, state.width, share) and len(rungs) > 1:
+        if left is None:
+            share = default_steps(rung, state.width)
+            share = share if before is None else min(share, _RESCUE)
+        else:
+            share = left * (i + 1) // len(rungs) - left * i // len(rungs)
+        if share < 1 or (len(rungs) > 1 and isinstance(rung, Newton) and share < state.width + 2):
             continue
-        if total is not None and used >= most:
-            break
         tried.append(rung.name)
+        most += share
         if total is None:
             total = solve(door.outward(state.block.reshape(state.shape)), None, row_args, rung, share, None)
             names[:] = rung.name
@@ -91,7 +100,9 @@ def climb(
             names[going[better]] = rung.name
         going = _unsolved(total)
     if total is None:
-        raise ValueError(f"method: {rungs!r} given; none of them takes rows of width {state.width} in {most} steps")
+        raise ValueError(
+            f"method: {rungs!r} given; none of them takes rows of width {state.width} in {max_steps} steps"
+        )
     total = replace(
         total,
         _method=names,
@@ -111,11 +122,6 @@ def _unsolved(solution: Solution) -> np.ndarray:
         return np.empty(0, int)
     measured = np.isfinite(to_host(solution.residual))  # elsewhere the map has no value at z0
     return np.flatnonzero((status < 0) & measured & ~np.isin(status, _NOT_RESCUED))
-
-
-def _fits(rung: Method, width: int, steps: int) -> bool:
-    """Whether a rung can take a step at all; one that cannot is passed over."""
-    return not isinstance(rung, Newton) or (width <= rung.max_width and width + 2 <= steps)
 
 
 def _rescue(
@@ -145,7 +151,6 @@ def _rescue(
     place = np.searchsorted(rows, going)  # of the rows asked about
     better = (to_host(after.status)[place] >= 0) | (to_host(after.residual)[place] < to_host(before.residual)[going])
     better |= np.isnan(to_host(before.residual)[going])
-    stopped = to_host(after.status)[place] == Status.cancelled
     mine, to = xp.asarray(place), xp.asarray(going)
     mine_better, to_better = xp.asarray(place[better]), xp.asarray(going[better])
 
@@ -154,10 +159,10 @@ def _rescue(
         if one and name == "value":
             return door.outward(new if better[0] else old)
         joined = old.copy()
-        if name == "status":
-            joined[xp.asarray(going[stopped])] = int(Status.cancelled)
         if add:
             joined[to] = old[to] + new[mine]
+        elif name == "status":  # what the last method says
+            joined[to] = new[mine]
         else:
             joined[to_better] = new[mine_better]
         return door.outward(joined)
@@ -165,9 +170,12 @@ def _rescue(
     trace = None
     if before.trace is not None and after.trace is not None:
         first, second = door.inward(before.trace), door.inward(after.trace)
-        longer = xp.full((len(first) + len(second), state.rows), np.nan)
+        taken, more = to_host(before.steps), to_host(after.steps)
+        most = int((taken[going] + more[place]).max())
+        longer = xp.full((max(len(first), most), state.rows), np.nan)
         longer[: len(first)] = first
-        longer[len(first) :, to] = second[:, mine]
+        for row, at in zip(going, place, strict=True):  # a row's residuals follow each other
+            longer[taken[row] : taken[row] + more[at], row] = second[: more[at], at]
         trace = door.outward(longer)
     joined = replace(
         before,

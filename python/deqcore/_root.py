@@ -56,7 +56,7 @@ def root(
         z0: starting points, float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
         args, row_args, pass_rows: as for :func:`fixed_point`.
         method: :class:`NewtonKrylov`, :class:`Newton`, a fixed-point method, a name, or a ladder of them. None is
-            :class:`NewtonKrylov`, and for rows that it did not solve :class:`Newton`, at last without descent.
+            :class:`Newton` on rows of width up to 64, then :class:`NewtonKrylov`, and at last Newton without descent.
         jvp: products F'(z) v, called ``jvp(z, v, *args, *row_args)``; None is differences of F.
         rtol: relative to S0, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.

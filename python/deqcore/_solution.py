@@ -265,7 +265,7 @@ class Solution:
 
         Example:
             >>> import numpy as np, deqcore
-            >>> solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), on_failure="return")
+            >>> solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), method="anderson", on_failure="return")
             >>> print(solution.explain())  # doctest: +ELLIPSIS
             fixed_point: 1 of 1 row did not converge: 1 out_of_steps (row 0)...
         """
@@ -295,7 +295,7 @@ class Solution:
                 f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
                 f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."
             )
-        last = self._method if isinstance(self._method, str) else str(self._method[-1])
+        last = self._methods().split(", then ")[-1]
         advice = _ADVICE | (_LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {})
         lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]
         return "\n".join(lines)

@@ -40,7 +40,7 @@ class ConvergenceWarning(UserWarning):
         >>> import warnings, numpy as np, deqcore
         >>> with warnings.catch_warnings(record=True) as said:
         ...     warnings.simplefilter("always")
-        ...     solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), on_failure="warn")
+        ...     solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), method="anderson", on_failure="warn")
         >>> print(said[0].message)
         fixed_point: rows ended as out_of_steps; see the solution's status and explain()
     """

@@ -168,7 +168,7 @@ constexpr Status judge_trial(const NewtonStates& s, const Dogleg& d, std::int64_
                      : s.along_step[row] < newton::least_fraction;
     if (nowhere) {
       if (!row_math::finite(g)) return Status::not_finite;
-      const double size = v.scale > s.size[row] ? v.scale : s.size[row];
+      const double size = root || v.scale > s.size[row] ? v.scale : s.size[row];
       return s.report.residual[row] < limits.noise * size ? Status::stalled : Status::breakdown;
     }
     if (rules.dogleg) bend_dogleg(s, d, row);
