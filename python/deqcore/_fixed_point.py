@@ -69,7 +69,9 @@ def fixed_point(
     as far as the map's own rows do not.
 
     What a relative tolerance cannot see: a map without a fixed point whose step is small against its point passes,
-    such as z + 1 from z0 = 1e6 at rtol 1e-5. Where that matters, give ``scale``, what steps are to be compared with.
+    such as z + 1 from z0 = 1e6 at rtol 1e-5, and one whose step tends to zero on the way to infinity, such as
+    sqrt(z^2 + 1). Where that matters, give ``scale``, what steps are to be compared with. A residual that is smaller
+    than the rounding of f(z) cannot be seen either: where the tolerance asks for that, rows end as ``stalled``.
 
     Args:
         f: the map, called ``f(z, *args, *row_args)`` with z of shape ``(active, ...)``, a view that is valid until the

@@ -107,7 +107,7 @@ def climb(
         total,
         _method=names,
         _tried=", then ".join(dict.fromkeys(tried)),
-        tolerances=replace(total.tolerances, max_steps=most),
+        tolerances=replace(total.tolerances, max_steps=max_steps or most),
     )
     total = with_handle(total)
     if on_failure != "return" and bool((to_host(total.status) < 0).any()):

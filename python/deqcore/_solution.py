@@ -265,7 +265,8 @@ class Solution:
 
         Example:
             >>> import numpy as np, deqcore
-            >>> solution = deqcore.fixed_point(lambda z: z + 1, np.zeros((1, 3)), method="anderson", on_failure="return")
+            >>> f, z0 = lambda z: z + 1, np.zeros((1, 3))
+            >>> solution = deqcore.fixed_point(f, z0, method="anderson", on_failure="return")
             >>> print(solution.explain())  # doctest: +ELLIPSIS
             fixed_point: 1 of 1 row did not converge: 1 out_of_steps (row 0)...
         """

@@ -382,7 +382,7 @@ def methods() -> list[Case]:
         Case("trace 'yes'", lambda: solve(trace="yes"), TypeError, r"^trace: 'yes' given; expected True or False"),
         Case(
             "trace beyond memory",
-            lambda: solve(trace=True, max_steps=2**31 - 1, z0=np.zeros((10**6, 1))),
+            lambda: solve(trace=True, max_steps=2**31 - 1, z0=np.zeros((10**6, 1)), method="picard"),
             MemoryError,
             r"^trace: 2147483647 steps \(max_steps\) of 1000000 rows need",
         ),

@@ -326,3 +326,26 @@ class TestLadder:
     def test_wrong_ladders_are_refused(self, ladder):
         with pytest.raises((TypeError, ValueError), match="method"):
             deqcore.fixed_point(np.cos, np.ones(3), method=ladder)
+
+
+@pytest.mark.parametrize("method", [None, ["anderson", "newton_krylov"], ["picard", "newton", "broyden"]], ids=str)
+@pytest.mark.parametrize("max_steps", [None, 50, 200, 700])
+def test_a_row_alone_equals_the_row_in_a_batch(method, max_steps, rng):
+    kind = rng.integers(0, 3, 9)  # easy, hard from far away, without a fixed point
+    z0 = rng.normal(size=(9, 2)) * np.array([1.0, 3.0, 1.0])[kind][:, None]
+
+    def f(z, kind):
+        far = 1e3 * np.sinh(np.clip(z, -50, 50)) - 5.0
+        return np.where(kind == 0, np.cos(z), np.where(kind == 1, far, z + 1))
+
+    def solve(rows):
+        return deqcore.fixed_point(
+            f, z0[rows], row_args=(kind[rows][:, None],), method=method, max_steps=max_steps, on_failure="return"
+        )
+
+    together = solve(np.arange(9))
+    for row in range(9):
+        alone = solve([row])
+        assert alone.value.tobytes() == together.value[[row]].tobytes()
+        for name in ("status", "steps", "residual", "method"):
+            assert getattr(alone, name)[0] == getattr(together, name)[row]

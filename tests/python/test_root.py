@@ -127,16 +127,15 @@ class TestResults:
         )  # fmt: skip
         np.testing.assert_allclose(one.value, other.value, rtol=1e-8, atol=1e-9)
 
-    def test_the_method_by_default_is_newton_krylov_first(self, rng):
-        W, x = weights(rng, 7, 0.8), rng.standard_normal((5, 7))
+    @pytest.mark.parametrize(("width", "first"), [(7, "newton"), (65, "newton_krylov")])
+    def test_the_method_by_default(self, width, first, rng):
+        W, x = weights(rng, width, 0.8), rng.standard_normal((5, width))
         F, jvp = cubic(W, x)
         for given in (jvp, None):
             by_default = root(F, 0 * x, row_args=(x,), jvp=given)
-            assert set(by_default.method) == {"newton_krylov"}
-            assert (
-                by_default.value.tobytes()
-                == root(F, 0 * x, row_args=(x,), jvp=given, method="newton_krylov").value.tobytes()
-            )
+            assert set(by_default.method) == {first}
+            alone = root(F, 0 * x, row_args=(x,), jvp=given, method=first)
+            assert by_default.value.tobytes() == alone.value.tobytes()
 
     def test_of_states_of_any_shape(self, dtype, rng):
         x = rng.standard_normal((3, 2, 5)).astype(dtype)
