@@ -12,7 +12,7 @@ from . import _core
 from ._arrays import Array, door_for, to_host
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
 from ._ladder import climb, default_ladder, is_ladder, rungs_of
-from ._methods import Method, NewtonMethod, resolve_method
+from ._methods import Method, Newton, NewtonMethod, resolve_method
 from ._newton import check_jvp, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, keyword_options, norm_named, refuse_unknown
 from ._solution import Callback, Solution
@@ -95,14 +95,15 @@ def root(
         check_on_failure(on_failure)
         pass_rows = flag(pass_rows, "pass_rows")
         row_data = check_row_args(row_args, state)
-        call = F
-        scales = check_scale(scale, state.rows)
-        if scales is None:
-            scales, call = _scales_of(F, args, row_data, pass_rows, state, norm)
         options: dict[str, Any] = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every}
         options |= {"retire": retire, "trace": trace, "threads": threads}
         apart = bool(row_args) or pass_rows
         rungs = default_ladder("root") if method is None else rungs_of(method, "root") if is_ladder(method) else None
+        scales = check_scale(scale, state.rows)
+        call = F
+        if scales is None:
+            _check(state, rungs or [resolve_method(method, "root")], max_steps, options)
+            scales, call = _scales_of(F, args, row_data, pass_rows, state, norm)
         if rungs is None:
             return _solve(
                 call, jvp, state, args, row_data, pass_rows, scales, method, max_steps, callback, on_failure, options
@@ -127,6 +128,36 @@ def root(
 
 
 _OPTIONS = keyword_options(root)
+
+
+def _check(state: State, rungs: list[Method], max_steps: Any, options: dict[str, Any]) -> None:
+    """Refuse bad options before F is asked."""
+    fitting = [
+        rung for rung in rungs if not isinstance(rung, Newton) or state.width <= rung.max_width or len(rungs) == 1
+    ]
+    steps = None if max_steps is None else bounded(max_steps, "max_steps") if len(rungs) == 1 else None
+    for rung in fitting:
+        setup = _setup(state, rung, steps, False, "return", options | {"trace": False})
+        core: Any = setup.method_options
+        if isinstance(rung, NewtonMethod):
+            _core.NewtonSolve64.scratch_bytes(1, state.width, core, setup.stop, True, True)
+        else:
+            _core.FixedPoint64.scratch_bytes(1, state.width, core, setup.stop)
+    if max_steps is not None:
+        bounded(max_steps, "max_steps")
+
+
+def _setup(state: State, method: Any, max_steps: Any, apart: bool, on_failure: str, options: dict[str, Any]) -> Setup:
+    return Setup(
+        "root",
+        state,
+        retire_by_default=apart,
+        relative_to="scale",
+        method=method,
+        max_steps=max_steps,
+        on_failure=on_failure,
+        **options,
+    )
 
 
 def _scales_of(
@@ -166,16 +197,7 @@ def _solve(
     options: dict[str, Any],
 ) -> Solution:
     """By one method."""
-    setup = Setup(
-        "root",
-        state,
-        retire_by_default=bool(row_data) or pass_rows,
-        relative_to="scale",
-        method=resolve_method(method, "root"),
-        max_steps=max_steps,
-        on_failure=on_failure,
-        **options,
-    )
+    setup = _setup(state, resolve_method(method, "root"), max_steps, bool(row_data) or pass_rows, on_failure, options)
     setup.frames = 5
     if isinstance(setup.chosen, NewtonMethod):
         ended = solve_newton(setup, state.block, F, jvp, args, row_data, pass_rows, scales, callback, root=True)
