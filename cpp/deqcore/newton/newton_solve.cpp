@@ -9,7 +9,6 @@
 #include "deqcore/newton/newton_solve.hpp"
 
 #include <algorithm>
-#include <optional>
 
 #include "deqcore/base/shapes.hpp"
 #include "deqcore/device/queues.hpp"
@@ -91,8 +90,9 @@ struct NewtonSolve<Queue, T>::State {
       rules.fixed_forcing = krylov.forcing;
       Stop inner = stop;
       inner.norm = Norm::two;
-      linear.emplace(queue, rows, width, GMRES{.restart = krylov.restart}, inner,
-                     LinearForm{.identity_minus = !form.root, .trusting = true}, scratch);
+      linear =
+          std::make_unique<LinearSolve<Queue, T>>(queue, rows, width, GMRES{.restart = krylov.restart}, inner,
+                                                  LinearForm{.identity_minus = !form.root, .trusting = true}, scratch);
       along = linear->block(0);
       linear_report = {.status = scratch.take<Status>(rows),
                        .residual = scratch.take<double>(rows),
@@ -262,7 +262,7 @@ struct NewtonSolve<Queue, T>::State {
   Retiring<Queue, T> retiring, trying;
   NewtonStates states;
   Dogleg dogleg;
-  std::optional<LinearSolve<Queue, T>> linear;
+  std::unique_ptr<LinearSolve<Queue, T>> linear;  // null: dense
   Report linear_report;
 
   Ask kind = Ask::done;

@@ -469,6 +469,7 @@ TEST(JudgeTrial, SetsForcingByProgressAndEndsRows) {
   EXPECT_EQ(s.report.steps[0], 7);
   EXPECT_EQ(s.report.trace[4], 0.05);
   states.report.steps[0] = 7;
+  s.length[0] = 1;
   EXPECT_EQ(trial(1e-6 * 1.5), Status::out_of_steps) << "a product and an evaluation more do not fit";
 }
 
