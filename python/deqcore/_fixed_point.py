@@ -13,7 +13,7 @@ import numpy as np
 from . import _core
 from ._arrays import Array, door_for
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
-from ._ladder import climb, default_ladder, first_share, is_ladder, rungs_of
+from ._ladder import climb, default_ladder, first_share, is_ladder, placed, rungs_of
 from ._methods import Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
@@ -161,6 +161,9 @@ def fixed_point(
 
         if is_ladder(method):
             return by_ladder(rungs_of(method, "fixed_point"))
+        steps = max_steps
+        if method is None and max_steps is not None:
+            steps = first_share(bounded(max_steps, "max_steps"))
         setup = Setup(
             "fixed_point",
             state,
@@ -169,9 +172,7 @@ def fixed_point(
             method=method,
             rtol=rtol,
             atol=atol,
-            max_steps=max_steps
-            if max_steps is None or method is not None
-            else first_share(bounded(max_steps, "max_steps")),
+            max_steps=steps,
             norm=norm,
             look_every=look_every,
             retire=retire,
@@ -212,7 +213,7 @@ def fixed_point(
         call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
         if isinstance(setup.chosen, NewtonMethod):
             product = partial(f._product_of, product="jvp", threads=setup.threads) if isinstance(f, Dense) else jvp
-            product = product or own_product(f, "jvp")
+            product = product or own_product(f)
             ended = solve_newton(setup, start, call, product, args, row_data, pass_rows, scales, callback)
             return finish(*ended)
 
@@ -281,13 +282,8 @@ def _by_ladder(
 
     def solve(start: Any, rows: Any, own: tuple[Any, ...], rung: Method, share: int, known: Any) -> Solution:
         call, product = f, options["jvp"]
-        if pass_rows and rows is not None:  # the rung's rows, by their places in the whole batch
-            ids = door.xp.asarray(rows.astype(np.int32))
-
-            def placed(of: Any) -> Callable[..., Any]:
-                return lambda *data, rows: of(*data, rows=door.outward(ids[door.inward(rows)]))
-
-            call, product = placed(f), product and placed(product)
+        if pass_rows and rows is not None:
+            call, product = placed(f, rows, door), product and placed(product, rows, door)
 
         return fixed_point(
             call,

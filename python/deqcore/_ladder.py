@@ -14,7 +14,7 @@ from ._dialogue import State, complain
 from ._methods import Anderson, Broyden, Method, Newton, NewtonKrylov, default_steps, resolve_method
 from ._solution import Solution, Status
 
-__all__ = ["climb", "default_ladder", "first_share", "is_ladder", "rungs_of"]
+__all__ = ["climb", "default_ladder", "first_share", "fitting", "is_ladder", "placed", "rungs_of"]
 
 # These rows were not lost by a method: the caller stopped them, or the map cannot be evaluated where they are.
 _NOT_RESCUED = (Status.cancelled, Status.map_failed)
@@ -45,6 +45,17 @@ def first_share(max_steps: int) -> int:
     return min(max_steps, max(200, max_steps // 3))
 
 
+def fitting(rungs: list[Method], width: int) -> list[Method]:
+    """Those that can take rows of this width; the others of a ladder are passed over."""
+    return [rung for rung in rungs if not isinstance(rung, Newton) or width <= rung.max_width]
+
+
+def placed(function: Any, rows: np.ndarray, door: Any) -> Callable[..., Any]:
+    """A function that is told ``rows``: those of a rung, by their places in the whole batch."""
+    ids = door.xp.asarray(rows.astype(np.int32))
+    return lambda *data, rows: function(*data, rows=door.outward(ids[door.inward(rows)]))
+
+
 def climb(
     solve: Callable[..., Solution],
     rungs: list[Method],
@@ -67,8 +78,8 @@ def climb(
     """
     door = state.door
     total = before
-    if before is not None or len(rungs) > 1:  # those that cannot take these rows are passed over
-        rungs = [rung for rung in rungs if not isinstance(rung, Newton) or state.width <= rung.max_width]
+    if before is not None or len(rungs) > 1:
+        rungs = fitting(rungs, state.width)
     names = np.full(state.rows, "" if before is None else before._method, object)
     going = np.arange(state.rows) if before is None else _unsolved(before)
     tried = [] if before is None else [str(before._method)]

@@ -29,9 +29,9 @@ def check_jvp(jvp: Any, f: Any, method: Any) -> None:
         raise ValueError(f"jvp: given with method {method!r}; expected None: only Newton's methods ask for products")
 
 
-def own_product(f: Any, name: str) -> Callable[..., Any] | None:
-    """The product that a map of the package brings along."""
-    return getattr(f, name) if isinstance(f, Monotone) else None
+def own_product(f: Any) -> Callable[..., Any] | None:
+    """The product with J that a map of the package brings along."""
+    return f.jvp if isinstance(f, Monotone) else None
 
 
 def solve_newton(

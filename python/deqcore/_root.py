@@ -11,8 +11,8 @@ import numpy as np
 from . import _core
 from ._arrays import Array, door_for, to_host
 from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
-from ._ladder import climb, default_ladder, is_ladder, rungs_of
-from ._methods import Method, Newton, NewtonMethod, resolve_method
+from ._ladder import climb, default_ladder, fitting, is_ladder, placed, rungs_of
+from ._methods import Method, NewtonMethod, resolve_method
 from ._newton import check_jvp, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, keyword_options, norm_named, refuse_unknown
 from ._solution import Callback, Solution
@@ -112,13 +112,8 @@ def root(
         def rung_of(start: Any, rows: Any, own: tuple[Any, ...], rung: Method, share: int, known: Any) -> Solution:
             part = check_state(start, "z0", door=door)
             of, product = call, jvp
-            if pass_rows and rows is not None:  # the rung's rows, by their places in the whole batch
-                ids = door.xp.asarray(rows.astype(np.int32))
-
-                def placed(function: Any) -> Callable[..., Any]:
-                    return lambda *data, rows: function(*data, rows=door.outward(ids[door.inward(rows)]))
-
-                of, product = placed(call), jvp and placed(jvp)
+            if pass_rows and rows is not None:
+                of, product = placed(call, rows, door), jvp and placed(jvp, rows, door)
             mine = scales if known is None else known
             return _solve(of, product, part, args, own, pass_rows, mine, rung, share, callback, "return", options)
 
@@ -132,19 +127,16 @@ _OPTIONS = keyword_options(root)
 
 def _check(state: State, rungs: list[Method], max_steps: Any, options: dict[str, Any]) -> None:
     """Refuse bad options before F is asked."""
-    fitting = [
-        rung for rung in rungs if not isinstance(rung, Newton) or state.width <= rung.max_width or len(rungs) == 1
-    ]
-    steps = None if max_steps is None else bounded(max_steps, "max_steps") if len(rungs) == 1 else None
-    for rung in fitting:
-        setup = _setup(state, rung, steps, False, "return", options | {"trace": False})
+    if max_steps is not None:
+        bounded(max_steps, "max_steps")
+    alone = len(rungs) == 1
+    for rung in rungs if alone else fitting(rungs, state.width):
+        setup = _setup(state, rung, max_steps if alone else None, False, "return", options | {"trace": False})
         core: Any = setup.method_options
         if isinstance(rung, NewtonMethod):
             _core.NewtonSolve64.scratch_bytes(1, state.width, core, setup.stop, True, True)
         else:
             _core.FixedPoint64.scratch_bytes(1, state.width, core, setup.stop)
-    if max_steps is not None:
-        bounded(max_steps, "max_steps")
 
 
 def _setup(state: State, method: Any, max_steps: Any, apart: bool, on_failure: str, options: dict[str, Any]) -> Setup:

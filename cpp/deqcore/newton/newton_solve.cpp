@@ -311,7 +311,7 @@ Question<T> NewtonSolve<Queue, T>::start(Rows<const T> z0, Rows<T> result, const
                                .dogleg = s.dogleg,
                                .width = s.width,
                                .ids = s.retiring.first_ids()});
-  for (const Rows<T>& to : {s.at, s.z, result}) run(*s.queue, CopyRows<T>{.from = z0, .to = to});
+  for (const Rows<T>& to : {s.at, result}) run(*s.queue, CopyRows<T>{.from = z0, .to = to});
   return s.ask_value(s.active);
 }
 
