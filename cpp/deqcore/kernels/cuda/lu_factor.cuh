@@ -8,10 +8,10 @@ namespace deqcore::cuda {
 
 // Where |values| is largest, the first place of several; `largest` is set to the size there. By all threads of a block,
 // which all get it. NaN counts as nothing.
-__device__ inline std::int64_t find_largest(const double* values, std::int64_t n, double& largest) {
+__device__ inline int find_largest(const double* values, int n, double& largest) {
   double most[1] = {0}, behind[1] = {0};  // the second: entries from the place to the end, for the first place
-  std::int64_t mine = n;
-  for (std::int64_t at = threadIdx.x; at < n; at += blockDim.x) {
+  int mine = n;
+  for (int at = static_cast<int>(threadIdx.x); at < n; at += static_cast<int>(blockDim.x)) {
     const double size = fabs(values[at]);
     if (!(size > most[0])) continue;
     most[0] = size;
@@ -22,34 +22,36 @@ __device__ inline std::int64_t find_largest(const double* values, std::int64_t n
   largest = most[0];
   if (size == largest) behind[0] = static_cast<double>(n - mine);
   block_max(behind, shared_doubles());
-  return behind[0] == 0 ? 0 : n - static_cast<std::int64_t>(behind[0]);
+  return behind[0] == 0 ? 0 : n - static_cast<int>(behind[0]);
 }
 
 // P A = L U in place, column after column, by all threads of a block. False if a pivot is rounding: A is singular to
 // working precision.
-__device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t n, double tiny) {
+__device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t width, double tiny) {
+  const int n = static_cast<int>(width);  // at most 4096; narrow indices leave registers to the kernel around this
   double largest;
   find_largest(A, n * n, largest);
-  const std::int64_t lane = threadIdx.x % warp, mine = threadIdx.x / warp, warps = blockDim.x / warp;
-  for (std::int64_t j = 0; j < n; ++j) {
+  const int lane = static_cast<int>(threadIdx.x % warp), mine = static_cast<int>(threadIdx.x / warp);
+  const int warps = static_cast<int>(blockDim.x / warp), threads = static_cast<int>(blockDim.x);
+  for (int j = 0; j < n; ++j) {
     double* const left = A + j * n;
     double size;
-    const std::int64_t p = j + find_largest(left + j, n - j, size);
-    if (threadIdx.x == 0) pivot[j] = static_cast<std::int32_t>(p);
+    const int p = j + find_largest(left + j, n - j, size);
+    if (threadIdx.x == 0) pivot[j] = p;
     if (!(size > tiny * largest)) return false;
-    for (std::int64_t c = threadIdx.x; c < n && p != j; c += blockDim.x) {
+    for (int c = static_cast<int>(threadIdx.x); c < n && p != j; c += threads) {
       const double above = A[c * n + j];
       A[c * n + j] = A[c * n + p];
       A[c * n + p] = above;
     }
     __syncthreads();
     const double inverse = 1 / left[j];
-    for (std::int64_t i = j + 1 + threadIdx.x; i < n; i += blockDim.x) left[i] *= inverse;
+    for (int i = j + 1 + static_cast<int>(threadIdx.x); i < n; i += threads) left[i] *= inverse;
     __syncthreads();
-    for (std::int64_t c = j + 1 + mine; c < n; c += warps) {  // a warp per column
+    for (int c = j + 1 + mine; c < n; c += warps) {  // a warp per column
       double* const right = A + c * n;
       const double top = right[j];
-      for (std::int64_t i = j + 1 + lane; i < n; i += warp) right[i] -= left[i] * top;
+      for (int i = j + 1 + lane; i < n; i += warp) right[i] -= left[i] * top;
     }
     __syncthreads();
   }
