@@ -159,39 +159,47 @@ constexpr bool outgrown(std::int32_t depth, double g, double best, double growth
   return depth < 0 ? g > another_scene * scale : g > growth * best;
 }
 
-// (A + ridge diag(A)) x = b for the leading n x n block of the symmetric A (row stride m), by Cholesky of A scaled to
-// unit diagonal: the columns behind A may differ in size by many orders. False, with x untouched, if the matrix is not
-// positive definite to working precision or anything is not finite.
-constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, const double* b, double* x) {
-  double factor[max_history * (max_history + 1) / 2];  // lower triangle; the diagonal holds reciprocals
-  double y[max_history];
-  double scale[max_history];  // 0 for an empty column, whose coefficient is 0
-  const auto at = [&](int i, int j) -> double& { return factor[i * (i + 1) / 2 + j]; };
-  for (int i = 0; i < n; ++i) scale[i] = A[i * m + i] > 0 ? 1 / square_root(A[i * m + i]) : 0.0;
+// (A + ridge diag(A)) x = b with a symmetric A, by A = L D L^T. V is double, or a vector with one system per lane;
+// entry(i, j), i >= j, gives A_ij and right(i) b_i. -> true, per lane, where all pivots are positive to working
+// precision, each against its own diagonal entry (the columns behind A may differ in size by many orders), and x is
+// finite. A column of zeros has the coefficient 0, and changes no bit of the others.
+template <class V, class Entry, class Right>
+[[gnu::always_inline]] constexpr auto solve_spd(int n, double ridge, const Entry& entry, const Right& right, V* x) {
+  V L[max_history * (max_history - 1) / 2];  // below the diagonal of ones
+  V inverse[max_history];                    // of D
+  V LD[max_history];                         // the row of L D that is being made
+  const auto below = [&](int i, int j) -> V& { return L[i * (i - 1) / 2 + j]; };
+  auto solved = entry(0, 0) == entry(0, 0);
   for (int i = 0; i < n; ++i) {
-    for (int j = 0; j <= i; ++j) {
-      double v = A[i * m + j] * scale[i] * scale[j] + (i == j ? ridge : 0.0);
-      for (int k = 0; k < j; ++k) v -= at(i, k) * at(j, k);
-      if (i != j) {
-        at(i, j) = v * at(j, j);
-      } else {
-        if (!(v > std::numeric_limits<double>::epsilon()) || !finite(v)) return false;
-        at(i, i) = 1 / square_root(v);
-      }
+    const V whole = entry(i, i);
+    V d = whole + ridge * whole;
+    x[i] = right(i);
+    for (int j = 0; j < i; ++j) {
+      LD[j] = entry(i, j);
+      for (int k = 0; k < j; ++k) LD[j] -= LD[k] * below(j, k);
+      below(i, j) = LD[j] * inverse[j];
+      d -= LD[j] * below(i, j);
+      x[i] -= below(i, j) * x[j];
     }
-  }
-  for (int i = 0; i < n; ++i) {
-    double v = b[i] * scale[i];
-    for (int k = 0; k < i; ++k) v -= at(i, k) * y[k];
-    y[i] = v * at(i, i);
+    const auto empty = whole == 0;
+    solved &= empty | ((d > std::numeric_limits<double>::epsilon() * whole) & (d - d == 0));
+    inverse[i] = empty ? V{} : 1 / d;
   }
   for (int i = n; i-- > 0;) {
-    double v = y[i];
-    for (int k = i + 1; k < n; ++k) v -= at(k, i) * y[k];
-    y[i] = v * at(i, i);
-    if (!finite(y[i] * scale[i])) return false;
+    x[i] *= inverse[i];
+    for (int k = i + 1; k < n; ++k) x[i] -= below(k, i) * x[k];
+    solved &= x[i] - x[i] == 0;
   }
-  for (int i = 0; i < n; ++i) x[i] = y[i] * scale[i];
+  return solved;
+}
+
+// The same for the leading n x n block of A (row stride m). False, with x untouched, if it cannot be solved.
+constexpr bool solve_spd(const double* A, std::int64_t m, int n, double ridge, const double* b, double* x) {
+  double found[max_history];
+  const auto entry = [=](int i, int j) { return A[i * m + j]; };
+  const auto right = [=](int i) { return b[i]; };
+  if (!solve_spd<double>(n, ridge, entry, right, found)) return false;
+  for (int i = 0; i < n; ++i) x[i] = found[i];
   return true;
 }
 

@@ -2,8 +2,11 @@
 #include "deqcore/maps/activation.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numbers>
 #include <string>
 #include <type_traits>
@@ -14,8 +17,27 @@
 namespace deqcore {
 namespace {
 
+template <class T>
+using IntOf = std::conditional_t<std::is_same_v<T, float>, std::int32_t, std::int64_t>;
+
+template <class To, class From>
+[[gnu::always_inline]] inline To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class T, int N>
+consteval std::array<T, N> inverse_factorials() {  // 1 / 1!, 1 / 2!, ...
+  std::array<T, N> all{};
+  long double value = 1;
+  for (int n = 0; n < N; ++n) all[n] = static_cast<T>(value /= n + 1);
+  return all;
+}
+
 // exp(x) = power + power * rest with x = k ln 2 + r, power = 2^k, rest = exp(r) - 1 by its Taylor series, which for
-// |r| <= ln(2) / 2 falls below eps within `terms`. Beyond +-limit the result saturates.
+// |r| <= ln(2) / 2 falls below eps within `terms`. |x| must not exceed exponent_limit.
 template <class V>
 struct Exponential {
   V power, rest;
@@ -23,60 +45,68 @@ struct Exponential {
   [[gnu::always_inline]] V expm1() const { return power * rest + (power - 1); }  // no cancellation near 0
 };
 
+template <class T>
+constexpr T exponent_limit = std::is_same_v<T, float> ? T(87) : T(708);
+
 template <class T, class V>
-[[gnu::always_inline]] inline Exponential<V> exponential(const V& given) {
+[[gnu::always_inline]] inline Exponential<V> exponential(const V& x) {
   constexpr bool single = std::is_same_v<T, float>;
-  using Int = std::conditional_t<single, std::int32_t, std::int64_t>;
-  using I = simd::Vector<Int, sizeof(V) / sizeof(T)>;
-  constexpr T limit = single ? T(87) : T(708);
+  using I = simd::Vector<IntOf<T>, sizeof(V) / sizeof(T)>;
   constexpr T ln2_high = single ? T(0.693359375) : T(6.93147180369123816490e-01);  // ends in zeros: k ln2_high is exact
   constexpr T ln2_low = single ? T(-2.12194440e-4) : T(1.90821492927058770002e-10);
   constexpr T rounder = single ? T(12582912) : T(6755399441055744);  // 1.5 * 2^23, 2^52: adding it rounds to an integer
-  constexpr Int rounder_bits = single ? Int(0x4B400000) : Int(0x4338000000000000);
+  constexpr IntOf<T> rounder_bits = std::bit_cast<IntOf<T>>(rounder);
   constexpr int terms = single ? 7 : 13;
   constexpr int mantissa_bits = single ? 23 : 52, exponent_bias = single ? 127 : 1023;
+  static constexpr std::array<T, terms> coefficients = inverse_factorials<T, terms>();
 
-  V x = given > limit ? (V{} + limit) : given;  // NaN passes both
-  x = x < -limit ? (V{} - limit) : x;
   const V shifted = x * std::numbers::log2e_v<T> + rounder;
   const V k = shifted - rounder;
   const V r = (x - k * ln2_high) - k * ln2_low;
-  V series = V{} + T(1);
-  for (int n = terms; n >= 2; --n) series = series * (r * (T(1) / static_cast<T>(n))) + T(1);
-  I exponent;
-  std::memcpy(&exponent, &shifted, sizeof exponent);
-  exponent = (exponent - rounder_bits + exponent_bias) << mantissa_bits;
-  Exponential<V> result{.power = {}, .rest = series * r};
-  std::memcpy(&result.power, &exponent, sizeof exponent);
-  return result;
+  V series = V{} + coefficients[terms - 1];
+#pragma GCC unroll 16
+  for (int n = terms - 2; n >= 0; --n) series = series * r + coefficients[n];
+  const I exponent = (bits_as<I>(shifted) - rounder_bits + exponent_bias) << mantissa_bits;
+  return {.power = bits_as<V>(exponent), .rest = series * r};
 }
 
-template <class V>
+// NaN passes.
+template <class T, class V>
+[[gnu::always_inline]] inline V at_most(const V& x, T bound) {
+  return x > bound ? V{} + bound : x;
+}
+
+template <class T, class V>
 [[gnu::always_inline]] inline V magnitude(const V& x) {
-  return x < 0 ? -x : x;
+  using I = simd::Vector<IntOf<T>, sizeof(V) / sizeof(T)>;
+  return bits_as<V>(I(bits_as<I>(x) & std::numeric_limits<IntOf<T>>::max()));
+}
+
+// size, which is not negative, with the sign of x
+template <class T, class V>
+[[gnu::always_inline]] inline V signed_as(const V& x, const V& size) {
+  using I = simd::Vector<IntOf<T>, sizeof(V) / sizeof(T)>;
+  return bits_as<V>(I((bits_as<I>(x) & std::numeric_limits<IntOf<T>>::min()) | bits_as<I>(size)));
 }
 
 // e / (e + 2) with e = exp(2 |x|) - 1
 template <class T, class V>
 [[gnu::always_inline]] inline V tanh(const V& x) {
-  const V size = magnitude(x);
-  const V capped = size > T(20) ? (V{} + T(20)) : size;
-  const V e = exponential<T>(V(2 * capped)).expm1();
-  const V t = e / (e + T(2));
-  return x < 0 ? -t : t;
+  const V e = exponential<T>(V(2 * at_most<T>(magnitude<T>(x), T(20)))).expm1();
+  return signed_as<T>(x, V(e / (e + T(2))));
 }
 
 // 1 - tanh^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|)
 template <class T, class V>
 [[gnu::always_inline]] inline V tanh_slope(const V& x) {
-  const V e = exponential<T>(V(-2 * magnitude(x))).exp();
+  const V e = exponential<T>(V(-at_most<T>(V(2 * magnitude<T>(x)), exponent_limit<T>))).exp();
   return 4 * e / ((T(1) + e) * (T(1) + e));
 }
 
 // 1 / (1 + exp(-x)), from the side where exp is small
 template <class T, class V>
 [[gnu::always_inline]] inline V sigmoid(const V& x) {
-  const V e = exponential<T>(V(-magnitude(x))).exp();
+  const V e = exponential<T>(V(-at_most<T>(magnitude<T>(x), exponent_limit<T>))).exp();
   const V s = T(1) / (T(1) + e);
   return x < 0 ? e * s : s;
 }

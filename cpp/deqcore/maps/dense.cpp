@@ -37,6 +37,11 @@ void scale_rows(Rows<const T> d, Rows<T> y) {
   }
 }
 
+// Tiles share out the rows; the product of an only row is shared instead.
+int threads_of_a_product(int threads, std::int64_t rows) {
+  return rows == 1 ? threads : 1;
+}
+
 void add(Counts& total, const Counts& tile) {
   total.questions = std::max(total.questions, tile.questions);
   total.rows_asked += tile.rows_asked;
@@ -258,12 +263,13 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
                        Rows<T> result, const Report& report, const double* scale, Interrupt* interrupt,
                        const KeptHistory& history) const {
   const auto held = weights();
+  const int sharing = threads_of_a_product(threads, z0.rows);
   const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop); };
   const auto solve_tile = [&](Arena scratch, std::int64_t first, std::int64_t count) {
     CpuQueue queue;
     FixedPoint<CpuQueue, T> solver(queue, count, width_, method, stop, scratch);
     const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
-      held->packed.multiply(question.at, answer);
+      held->packed.multiply(question.at, answer, sharing);
       for (std::int64_t i = 0; i < question.count; ++i)
         activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
     };
@@ -286,6 +292,7 @@ Counts Dense<T>::solve(int threads, const NewtonMethod& method, const Stop& stop
                        Rows<const T> injection, Rows<T> result, const Report& report, const double* scale,
                        Interrupt* interrupt) const {
   const auto held = weights();
+  const int sharing = threads_of_a_product(threads, z0.rows);
   const auto bytes = [&](std::int64_t rows) { return newton_bytes<T>(rows, width_, method, stop); };
   const auto solve_tile = [&](Arena scratch, std::int64_t first, std::int64_t count) {
     CpuQueue queue;
@@ -294,7 +301,7 @@ Counts Dense<T>::solve(int threads, const NewtonMethod& method, const Stop& stop
     const Rows<T> d = scratch.take_rows<T>(count, width_);
     const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
       const bool value = question.kind == Ask::value;
-      held->packed.multiply(value ? question.at : question.along, answer);
+      held->packed.multiply(value ? question.at : question.along, answer, sharing);
       for (std::int64_t i = 0; i < question.count; ++i) {
         T *slope = d[question.rows[i]], *to = answer[i];
         if (value) {
@@ -343,6 +350,7 @@ Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMet
   if (u0.data) require_apart<T>("result", result, {u0});
   const auto held = weights();
   const PackedMatrix<T>& W = transposed ? held->transposed() : held->packed;
+  const int sharing = threads_of_a_product(threads, z.rows);
   const auto bytes = [&](std::int64_t rows) { return backward_bytes<T>(rows, width_, method, stop); };
   const Tiling tiling = tiling_for(threads, z.rows, bytes);
   Counts total;
@@ -354,17 +362,17 @@ Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMet
         Adjoint<CpuQueue, T> solver(queue, count, width_, method, stop, false, scratch);
         T* const answers = scratch.take<T>(count * width_);
         const Rows<T> d = scratch.take_rows<T>(count, width_), du = scratch.take_rows<T>(count, width_);
-        held->packed.multiply(z.slice(first, count), d);
+        held->packed.multiply(z.slice(first, count), d, sharing);
         for (std::int64_t i = 0; i < count; ++i)
           differentiate(activation_, width_, injected(injection, first + i), d[i]);
         const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
-          if (!transposed) W.multiply(question.along, answer);
+          if (!transposed) W.multiply(question.along, answer, sharing);
           for (std::int64_t i = 0; i < question.count; ++i) {
             const T *slope = d[question.rows[i]], *u = transposed ? question.along[i] : answer[i];
             T* to = transposed ? du[i] : answer[i];
             for (std::int64_t j = 0; j < width_; ++j) to[j] = slope[j] * u[j];
           }
-          if (transposed) W.multiply(du.slice(0, question.count), answer);
+          if (transposed) W.multiply(du.slice(0, question.count), answer, sharing);
         };
         converse(queue, solver,
                  solver.start({}, g.slice(first, count), u0.data ? u0.slice(first, count) : u0,

@@ -28,7 +28,12 @@ class PackedMatrix {
   // y must not overlap x. Runs on the calling thread.
   void multiply(Rows<const T> x, Rows<T> y) const;
 
+  // The same for few rows and a large matrix, whose outputs are shared by up to `threads` threads.
+  void multiply(Rows<const T> x, Rows<T> y, int threads) const;
+
  private:
+  void multiply_panels(Rows<const T> x, Rows<T> y, std::int64_t first, std::int64_t last) const;
+
   std::int64_t outputs_, inputs_;
   HostBuffer panels_;
 };

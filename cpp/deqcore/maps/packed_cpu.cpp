@@ -4,6 +4,7 @@
 //     sum[row][output] += x[row][input] * W[output][input]       input = 0, 1, 2, ...
 #include <algorithm>
 
+#include "deqcore/device/pool.hpp"
 #include "deqcore/device/simd.hpp"
 #include "deqcore/maps/packed.hpp"
 
@@ -99,16 +100,31 @@ PackedMatrix<T>::PackedMatrix(std::int64_t outputs, std::int64_t inputs, const T
 
 template <class T>
 void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y) const {
-  const T* panels = static_cast<const T*>(panels_.data());
+  multiply_panels(x, y, 0, panels_of<T>(outputs_));
+}
+
+template <class T>
+void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y, int threads) const {
+  constexpr std::int64_t worth_sharing = 1024 * 1024;  // bytes of panels: some 15 microseconds for one thread
   const std::int64_t all = panels_of<T>(outputs_);
+  if (threads == 1 || all * panel * inputs_ * static_cast<std::int64_t>(sizeof(T)) < worth_sharing)
+    return multiply_panels(x, y, 0, all);
+  const std::int64_t pieces = std::min<std::int64_t>(all, 2 * std::int64_t{threads});  // for threads that come late
+  parallel_for(threads, pieces,
+               [&](std::int64_t i) { multiply_panels(x, y, all * i / pieces, all * (i + 1) / pieces); });
+}
+
+template <class T>
+void PackedMatrix<T>::multiply_panels(Rows<const T> x, Rows<T> y, std::int64_t first, std::int64_t last) const {
+  const T* panels = static_cast<const T*>(panels_.data());
   constexpr std::int64_t cached = 256 * 1024;  // bytes of panels that stay in a core's cache while all rows pass
   const std::int64_t group = std::max<std::int64_t>(4, cached / (panel * inputs_ * sizeof(T)));
   at_simd_level([&](auto simd) __attribute__((always_inline)) {
     constexpr int height = tallest<simd.bytes>;
-    for (std::int64_t p = 0; p < all; p += group)
+    for (std::int64_t p = first; p < last; p += group)
       for (std::int64_t row = 0; row < x.rows; row += height)
         strip<T, simd.bytes, height>(panels, inputs_, x, y, row, std::min<std::int64_t>(height, x.rows - row), p,
-                                     std::min(all, p + group));
+                                     std::min(last, p + group));
   });
 }
 

@@ -171,8 +171,7 @@ TYPED_TEST(Methods, AndersonTakesPlainStepsWhereDifferencesVanish) {
       expected += 1;
     }
     EXPECT_EQ(solve.report.status[0], Status::out_of_steps);
-    // without a ridge no such system can be solved: every step but the first and the last counts one
-    EXPECT_EQ(solve.report.singular[0], ridge == 0 ? 8 : 0);
+    EXPECT_EQ(solve.report.singular[0], 0) << "a column of zeros takes no part";
   }
 }
 

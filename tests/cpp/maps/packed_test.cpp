@@ -57,6 +57,26 @@ TYPED_TEST(Packed, TheProductIsTheProductAtEverySize) {
     }
 }
 
+// Outputs that threads share are the same, whoever takes them.
+TYPED_TEST(Packed, SharedOutputsHaveTheSameBits) {
+  using T = TypeParam;
+  Random random(82);
+  const std::int64_t outputs = 523, inputs = 601;  // above what is worth sharing
+  const auto W = Block<T>::random(random, outputs, inputs);
+  const PackedMatrix<T> packed(outputs, inputs, W.view().data, W.view().pitch, 1);
+  for (const std::int64_t rows : {1, 2, 7}) {
+    const auto x = Block<T>::random(random, rows, inputs, 1);
+    Block<T> alone(rows, outputs, 3);
+    packed.multiply(x.view(), alone.view());
+    for (const int threads : {1, 2, 3, 64}) {
+      Block<T> shared(rows, outputs, 3);
+      packed.multiply(x.view(), shared.view(), threads);
+      EXPECT_TRUE(shared == alone) << rows << " rows, " << threads << " threads";
+      EXPECT_TRUE(shared.gaps_intact());
+    }
+  }
+}
+
 // More panels than stay in a cache: they pass in groups.
 TYPED_TEST(Packed, GroupsOfPanelsJoinWithoutASeam) {
   using T = TypeParam;

@@ -81,10 +81,17 @@ void run(CpuQueue& queue, const PushHistory<T>& k) {
             simd::store(f_last + at, image);
             simd::store(g_last + at, g);
           });
-          for (std::int32_t j = 0; j < depth; ++j) {
-            const T* column = h.column(h.dG, row, j) + start;
-            line[j] += lanes::dot<sums>(column, dG + start, n);
-            right[j] += lanes::dot<sums>(column, g_last + start, n);
+          for (std::int32_t j = 0; j < depth;) {
+            const T *columns = h.column(h.dG, row, j) + start, *newest = dG + start, *g = g_last + start;
+            const auto add = [&]<int Count>() __attribute__((always_inline)) {
+              lanes::add_dots<sums, Count>(columns, h.pitch, newest, g, n, line + j, right + j);
+              j += Count;
+            };
+            switch (std::min(depth - j, 3)) {
+              case 1: add.template operator()<1>(); break;
+              case 2: add.template operator()<2>(); break;
+              default: add.template operator()<3>();
+            }
           }
         }
         for (std::int32_t j = 0; j < depth; ++j) {
@@ -98,20 +105,56 @@ void run(CpuQueue& queue, const PushHistory<T>& k) {
   });
 }
 
+// A system per lane; a lane left over repeats the first. What a row's smaller window leaves of the matrix is zero.
 template <class T>
 void run(CpuQueue& queue, const SolveSmall<T>& k) {
   const History<T>& h = k.history;
   queue.note("SolveSmall", 0);
-  for (std::int64_t i = 0; i < k.rows.count; ++i) {
-    const std::int64_t row = k.rows.ids[i];
-    if (!k.states.running(row) || h.depth[row] < 1) continue;
-    if (row_math::solve_spd(h.gram + row * h.m * h.m, h.m, h.depth[row], k.ridge, h.rhs + row * h.m,
-                            h.gamma + row * h.m))
-      continue;
-    h.depth[row] = 0;  // the last f and g stay good
-    h.slot[row] = 0;
-    k.states.report.singular[row] += 1;
-  }
+  at_simd_level([&](auto simd) __attribute__((always_inline)) {
+    constexpr int lanes = lanes::doubles<simd.bytes>;
+    using V = simd::Vector<double, lanes>;
+    std::int64_t rows[lanes];
+    int filled = 0;
+    const auto solve = [&]() __attribute__((always_inline)) {
+      const double *gram[lanes], *rhs[lanes];
+      simd::Vector<std::int64_t, lanes> depth;
+      std::int32_t deepest = 0;
+      for (int l = 0; l < lanes; ++l) {
+        const std::int64_t row = rows[l < filled ? l : 0];
+        gram[l] = h.gram + row * h.m * h.m;
+        rhs[l] = h.rhs + row * h.m;
+        depth[l] = h.depth[row];
+        deepest = std::max(deepest, h.depth[row]);
+      }
+      const auto gather = [&](const double* const* from, std::int64_t at, int i) __attribute__((always_inline)) {
+        V v;
+        for (int l = 0; l < lanes; ++l) v[l] = from[l][at];
+        return depth > i ? v : V{};
+      };
+      const auto entry = [&](int i, int j) __attribute__((always_inline)) { return gather(gram, i * h.m + j, i); };
+      const auto right = [&](int i) __attribute__((always_inline)) { return gather(rhs, i, i); };
+      V gamma[row_math::max_history];
+      const auto solved = row_math::solve_spd<V>(deepest, k.ridge, entry, right, gamma);
+      for (int l = 0; l < filled; ++l) {
+        const std::int64_t row = rows[l];
+        if (solved[l]) {
+          for (std::int32_t j = 0; j < h.depth[row]; ++j) h.gamma[row * h.m + j] = gamma[j][l];
+          continue;
+        }
+        h.depth[row] = 0;  // the last f and g stay good
+        h.slot[row] = 0;
+        k.states.report.singular[row] += 1;
+      }
+      filled = 0;
+    };
+    for (std::int64_t i = 0; i < k.rows.count; ++i) {
+      const std::int64_t row = k.rows.ids[i];
+      if (!k.states.running(row) || h.depth[row] < 1) continue;
+      rows[filled++] = row;
+      if (filled == lanes) solve();
+    }
+    if (filled > 0) solve();
+  });
 }
 
 template <class T>

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "deqcore/base/stop.hpp"
 #include "deqcore/device/simd.hpp"
@@ -18,10 +19,27 @@ inline constexpr int doubles = Bytes / static_cast<int>(sizeof(double));
 // Between these a sum of squares in double has lost nothing to the limits of its range.
 inline constexpr double smallest_square_sum = 1e-280, largest_square_sum = 1e280;
 
-// Lanes elements as doubles.
+// Lanes elements as doubles. A loop, because g++ 12 turns it into the one instruction, and __builtin_convertvector into
+// two halves.
 template <int Lanes, class T>
 [[gnu::always_inline]] inline simd::Vector<double, Lanes> load_double(const T* from) {
-  return __builtin_convertvector(simd::load<simd::Vector<T, Lanes>>(from), simd::Vector<double, Lanes>);
+  simd::Vector<double, Lanes> v;
+  for (int k = 0; k < Lanes; ++k) v[k] = static_cast<double>(from[k]);
+  return v;
+}
+
+// The lanes' sum: halves are folded onto each other.
+template <class V>
+[[gnu::always_inline]] inline double total(const V& v) {
+  constexpr int lanes = sizeof(V) / sizeof(double);
+  if constexpr (lanes == 1) {
+    return v[0];
+  } else {
+    using Half = simd::Vector<double, lanes / 2>;
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return total(Half(halves[0] + halves[1]));
+  }
 }
 
 // Sum over i of term(i): term<L>(i) returns L doubles starting at element i.
@@ -35,16 +53,45 @@ template <int Lanes, class Term>
     for (std::int64_t k = 0; k < 4; ++k) partial[k] += term.template operator()<Lanes>(i + k * Lanes);
   for (; i + Lanes <= n; i += Lanes) partial[0] += term.template operator()<Lanes>(i);
   const V all = (partial[0] + partial[1]) + (partial[2] + partial[3]);
-  double total = 0;
-  for (int k = 0; k < Lanes; ++k) total += all[k];
-  for (; i < n; ++i) total += term.template operator()<1>(i)[0];
-  return total;
+  double whole = total(all);
+  for (; i < n; ++i) whole += term.template operator()<1>(i)[0];
+  return whole;
 }
 
 template <int Lanes, class T>
 [[gnu::always_inline]] inline double dot(const T* a, const T* b, std::int64_t n) {
   return sum<Lanes>(n, [=]<int L>(std::int64_t i)
                            __attribute__((always_inline)) { return load_double<L>(a + i) * load_double<L>(b + i); });
+}
+
+// (column, a) and (column, b) of `Count` columns `pitch` apart are added to with_a and with_b: what several sums need
+// is loaded and converted once.
+template <int Lanes, int Count, class T>
+[[gnu::always_inline]] inline void add_dots(const T* columns, std::int64_t pitch, const T* a, const T* b,
+                                            std::int64_t n, double* with_a, double* with_b) {
+  using V = simd::Vector<double, Lanes>;
+  V sums_a[Count] = {}, sums_b[Count] = {};
+  std::int64_t i = 0;
+  for (; i + Lanes <= n; i += Lanes) {
+    const V at_a = load_double<Lanes>(a + i), at_b = load_double<Lanes>(b + i);
+#pragma GCC unroll 4
+    for (int c = 0; c < Count; ++c) {
+      const V column = load_double<Lanes>(columns + c * pitch + i);
+      sums_a[c] += column * at_a;
+      sums_b[c] += column * at_b;
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < Count; ++c) {
+    double total_a = total(sums_a[c]), total_b = total(sums_b[c]);
+    for (std::int64_t tail = i; tail < n; ++tail) {
+      const auto column = static_cast<double>(columns[c * pitch + tail]);
+      total_a += column * static_cast<double>(a[tail]);
+      total_b += column * static_cast<double>(b[tail]);
+    }
+    with_a[c] += total_a;
+    with_b[c] += total_b;
+  }
 }
 
 // The largest |value|; NaN or infinity in any element makes it not finite.
@@ -72,15 +119,10 @@ template <int Lanes, class Value>
   return all + wrong;
 }
 
-// The norm of a row whose elements value<L>(i) returns as doubles; not finite if any element is not. Squares that leave
-// the range of double are avoided by dividing by the largest element first, on a second pass that hardly ever happens.
+// The norm of a row whose squares sum to `squares`, or what squares that leave the range of double make of it: those
+// are avoided by dividing by the largest element first, on a second pass that hardly ever happens.
 template <int Lanes, class Value>
-[[gnu::always_inline]] inline double norm(Norm kind, std::int64_t n, const Value& value) {
-  if (kind == Norm::inf) return largest<Lanes>(n, value);
-  const double squares = sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
-    const auto v = value.template operator()<L>(i);
-    return v * v;
-  });
+[[gnu::always_inline]] inline double root(double squares, std::int64_t n, const Value& value) {
   if (squares > smallest_square_sum && squares < largest_square_sum) [[likely]]
     return std::sqrt(squares);
   const double unit = largest<Lanes>(n, value);
@@ -89,6 +131,51 @@ template <int Lanes, class Value>
            const auto v = value.template operator()<L>(i) / unit;
            return v * v;
          }));
+}
+
+// The norm of a row whose elements value<L>(i) returns as doubles; not finite if any element is not.
+template <int Lanes, class Value>
+[[gnu::always_inline]] inline double norm(Norm kind, std::int64_t n, const Value& value) {
+  if (kind == Norm::inf) return largest<Lanes>(n, value);
+  const double squares = sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
+    const auto v = value.template operator()<L>(i);
+    return v * v;
+  });
+  return root<Lanes>(squares, n, value);
+}
+
+// Two norms in one pass: values<L>(i) returns a pair.
+template <int Lanes, class Values>
+[[gnu::always_inline]] inline void norm_both(Norm kind, std::int64_t n, const Values& values, double& first,
+                                             double& second) {
+  const auto a = [&]<int L>(std::int64_t i)
+                     __attribute__((always_inline)) { return values.template operator()<L>(i).first; };
+  const auto b = [&]<int L>(std::int64_t i)
+                     __attribute__((always_inline)) { return values.template operator()<L>(i).second; };
+  if (kind == Norm::inf) {
+    first = largest<Lanes>(n, a);
+    second = largest<Lanes>(n, b);
+    return;
+  }
+  using V = simd::Vector<double, Lanes>;
+  V of_a[2] = {}, of_b[2] = {};
+  std::int64_t i = 0;
+  for (; i + 2 * Lanes <= n; i += 2 * Lanes)
+#pragma GCC unroll 2
+    for (int k = 0; k < 2; ++k) {
+      const auto [x, y] = values.template operator()<Lanes>(i + k * Lanes);
+      of_a[k] += x * x;
+      of_b[k] += y * y;
+    }
+  const V whole_a = of_a[0] + of_a[1], whole_b = of_b[0] + of_b[1];
+  double total_a = total(whole_a), total_b = total(whole_b);
+  for (; i < n; ++i) {
+    const auto [x, y] = values.template operator()<1>(i);
+    total_a += x[0] * x[0];
+    total_b += y[0] * y[0];
+  }
+  first = root<Lanes>(total_a, n, a);
+  second = root<Lanes>(total_b, n, b);
 }
 
 // body<L>(i) for every element, L at a time and then one by one.

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "deqcore/kernels/cpu/lanes.hpp"
 #include "deqcore/kernels/row_math.hpp"
@@ -53,12 +54,13 @@ void run(CpuQueue& queue, const MeasureResidual<T>& k) {
         if (!s.running(row)) continue;
         const T *z = k.z[i], *f = k.f[i];
         const double g_before = s.g_norm[row], f_before = s.f_norm[row];
-        s.g_norm[row] = lanes::norm<lanes>(k.norm, width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
-          return lanes::load_double<L>(f + at) - lanes::load_double<L>(z + at);
-        });
-        s.f_norm[row] = lanes::norm<lanes>(k.norm, width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
-          return lanes::load_double<L>(f + at);
-        });
+        lanes::norm_both<lanes>(
+            k.norm, width,
+            [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
+              const auto image = lanes::load_double<L>(f + at);
+              return std::pair(image - lanes::load_double<L>(z + at), image);
+            },
+            s.g_norm[row], s.f_norm[row]);
         if (k.first)
           s.z_norm[row] = lanes::norm<lanes>(k.norm, width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
             return lanes::load_double<L>(z + at);
