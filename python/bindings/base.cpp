@@ -21,6 +21,13 @@
 namespace deqcore::python {
 namespace {
 
+constexpr std::int64_t alignment = Arena::alignment;
+
+// Bytes to skip in memory of the Python side, up to an address that a solver accepts.
+std::int64_t to_alignment(const Scratch& memory) {
+  return -reinterpret_cast<std::intptr_t>(memory.data()) & (alignment - 1);
+}
+
 template <class T>
 std::int64_t first_not_finite(const nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
   const T* data = array.data();
@@ -63,6 +70,8 @@ void init_base(nb::module_& m) {
   m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
   m.def("first_not_finite", &first_not_finite<float>, nb::arg("array").noconvert());
   m.def("first_not_finite", &first_not_finite<double>, nb::arg("array").noconvert());
+  m.attr("alignment") = alignment;
+  m.def("to_alignment", &to_alignment, nb::arg("memory").noconvert());
   m.def("status_name", [](int code) { return std::string(name(static_cast<Status>(code))); }, nb::arg("code"));
 
   nb::enum_<Relative>(m, "Relative")

@@ -244,6 +244,7 @@ class _Ended:
     scratch_bytes: int = 0
     copies: int = 0
     failed: int | None = None
+    products: int = 0  # of Newton's methods
 
 
 def _linearised(
@@ -411,7 +412,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     ended.rows_asked += state.rows
     if isinstance(setup.chosen, Approximate):
         size = abs(residual)
-        report.residual = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+        report.residual = size.max(axis=1) if setup.options.tolerances.norm == "inf" else xp.linalg.norm(size, axis=1)
 
     def length_of_solution(right: Any, rtol: float) -> Any:
         exact = isinstance(setup.chosen, (GMRES, Direct))  # BiCGSTAB breaks down where GMRES answers
@@ -426,7 +427,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
             max_steps=setup.stop.max_steps,
             norm=2,
             look_every=setup.stop.look_every,
-            retire={"on": True, "off": False}.get(setup.retire, setup.retire),
+            retire={"on": True, "off": False}.get(setup.options.retire, setup.options.retire),
             trace=False,
             threads=setup.threads,
             on_failure="return",
@@ -491,5 +492,5 @@ def _report_unmeasured(setup: Setup, b: Any, steps: int) -> None:
     report.steps[...] = steps
     report.residual[...] = np.nan
     size = abs(b.astype(np.float64))
-    report.scale[...] = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+    report.scale[...] = size.max(axis=1) if setup.options.tolerances.norm == "inf" else xp.linalg.norm(size, axis=1)
     report.singular[...] = 0

@@ -26,6 +26,10 @@ def first_not_finite(array: Annotated[NDArray[numpy.float32], dict(order='C', de
 @overload
 def first_not_finite(array: Annotated[NDArray[numpy.float64], dict(order='C', device='cpu', writable=False)]) -> int: ...
 
+alignment: int = 64
+
+def to_alignment(memory: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu')]) -> int: ...
+
 def status_name(code: int) -> str: ...
 
 class Relative(enum.Enum):

@@ -52,6 +52,10 @@ class CupyDoor:
         """An array of this door, as the caller and the map get it."""
         return array
 
+    def all_outward(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The same for several; None stays None."""
+        return tuple(None if array is None else self.outward(array) for array in arrays)
+
     def empty(self, shape: Any, dtype: Any) -> Any:
         """Memory that nothing has been written to."""
         return self.xp.empty(shape, dtype)
