@@ -96,13 +96,14 @@ void init_base(nb::module_& m) {
   nb::class_<ReportArrays>(m, "Report")
       .def(
           "__init__",
-          [](ReportArrays* self, Vector<std::int8_t> status, Vector<std::int32_t> steps, Vector<double> residual,
-             Vector<double> scale, Vector<std::int32_t> rejected, Vector<std::int32_t> singular,
+          [](ReportArrays* self, Vector<std::int8_t> status, Matrix<std::int32_t> integers, Matrix<double> reals,
              std::optional<Matrix<double>> trace) {
-            new (self) ReportArrays{status, steps, residual, scale, rejected, singular, trace};
+            const std::size_t rows = status.shape(0);
+            require(integers.shape(0) == 3 && integers.shape(1) == rows, "integers: expected 3 x ", rows);
+            require(reals.shape(0) == 2 && reals.shape(1) == rows, "reals: expected 2 x ", rows);
+            new (self) ReportArrays{status, integers, reals, trace};
           },
-          nb::arg("status").noconvert(), nb::arg("steps").noconvert(), nb::arg("residual").noconvert(),
-          nb::arg("scale").noconvert(), nb::arg("rejected").noconvert(), nb::arg("singular").noconvert(),
+          nb::arg("status").noconvert(), nb::arg("integers").noconvert(), nb::arg("reals").noconvert(),
           nb::arg("trace").none());
 
   m.attr("has_cuda") = has_cuda;

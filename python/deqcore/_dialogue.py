@@ -75,7 +75,7 @@ def check_state(array: Any, what: str, like: State | None = None, door: Any = No
     whole = door.contiguous(array)
     door.check_finite(whole, what)
     rows = 1 if array.ndim == 1 else array.shape[0]
-    block = whole.reshape(rows, -1)
+    block = whole if array.ndim == 2 else whole.reshape(rows, -1)
     return State(door, block, array.shape, array.dtype, rows, block.shape[1])
 
 
@@ -132,11 +132,9 @@ class Report:
     def __init__(self, door: Any, rows: int, trace_steps: int) -> None:
         self._xp, empty = door.xp, door.empty
         self.status = empty(rows, np.int8)
-        self.steps = empty(rows, np.int32)
-        self.residual = empty(rows, np.float64)
-        self.scale = empty(rows, np.float64)
-        self.rejected = empty(rows, np.int32)
-        self.singular = empty(rows, np.int32)
+        integers, reals = empty((3, rows), np.int32), empty((2, rows), np.float64)
+        self.steps, self.rejected, self.singular = integers
+        self.residual, self.scale = reals
         try:
             self.trace = empty((trace_steps, rows), np.float64) if trace_steps else None
         except (MemoryError, ValueError):
@@ -144,8 +142,7 @@ class Report:
                 f"trace: {trace_steps} steps (max_steps) of {rows} rows need {8 * trace_steps * rows} bytes; lower "
                 f"max_steps, or use a callback"
             ) from None
-        arrays = self.status, self.steps, self.residual, self.scale, self.rejected, self.singular
-        self.native = door.native_report(arrays, self.trace)
+        self.native = door.native_report(self.status, integers, reals, self.trace)
 
     def failed(self) -> bool:
         """Whether a row has no solution."""
@@ -280,7 +277,7 @@ class Setup:
         if self.report.trace is not None and isinstance(self.chosen, Approximate):
             self.report.trace[...] = math.nan  # they measure nothing
         self.value = state.door.empty(state.shape, state.dtype)
-        self.result = self.value.reshape(state.block.shape)
+        self.result = self.value if len(state.shape) == 2 else self.value.reshape(state.block.shape)
 
     def dialogue(self, *form: Any) -> tuple[Any, Any]:
         """A solver and its scratch. ``form``: what its kind takes besides."""
@@ -307,25 +304,25 @@ class Setup:
         rows = report.residual, report.scale, report.status, report.steps, report.rejected, report.singular
         arrays = self.state.door.all_outward((self.value, *rows, report.measured(), error))
         value, residual, scale, status, steps, rejected, singular, trace, error = arrays
-        solution = Solution(
-            value,
-            residual,
-            scale,
-            status,
-            steps,
-            rejected,
-            singular,
-            counts.questions - counts.products,
-            counts.rows_asked,
-            options.tolerances,
-            options.retire,
-            copies,
-            scratch_bytes,
-            trace,
-            error,
-            warm,
-            self.chosen.name,
-            self.name,
+        solution = Solution._of(
+            value=value,
+            residual=residual,
+            scale=scale,
+            status=status,
+            steps=steps,
+            rejected=rejected,
+            singular=singular,
+            nfe=counts.questions - counts.products,
+            rows_asked=counts.rows_asked,
+            tolerances=options.tolerances,
+            retire=options.retire,
+            copies=copies,
+            scratch_bytes=scratch_bytes,
+            trace=trace,
+            error=error,
+            warm=warm,
+            _method=self.chosen.name,
+            _solver=self.name,
             products=counts.products,
         )
         if self.on_failure != "return" and (report.failed() if failed is None else failed):

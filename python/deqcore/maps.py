@@ -442,7 +442,7 @@ class Dense:
             )
         block: np.ndarray = numpy_door.contiguous(injection)
         numpy_door.check_finite(block, "injection")
-        return block.reshape(1 if one_row else state.rows, self._width)
+        return block if block.ndim == 2 else block.reshape(1 if one_row else state.rows, self._width)
 
 
 _GRADIENT_OPTIONS = keyword_options(Dense.value_and_gradients)

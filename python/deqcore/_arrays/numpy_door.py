@@ -91,10 +91,9 @@ def answers(solver: Any, memory: np.ndarray, shape: tuple[int, ...], dtype: Any)
     return solver.advance
 
 
-def native_report(arrays: tuple[Any, ...], trace: Any) -> Any:
-    """The report's arrays, as the core takes them."""
-    status, steps, residual, scale, rejected, singular = arrays
-    return _core.Report(status, steps, residual, scale, rejected, singular, trace)
+def native_report(status: np.ndarray, integers: np.ndarray, reals: np.ndarray, trace: np.ndarray | None) -> Any:
+    """The report's arrays, as the core takes them: steps, rejected, singular and residual, scale by rows of a block."""
+    return _core.Report(status, integers, reals, trace)
 
 
 def scratch(size: int) -> np.ndarray:
