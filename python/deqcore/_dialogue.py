@@ -37,6 +37,7 @@ from ._options import check_on_failure, flag, retire_named, stop_rule, threads_n
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
 
+_INT8, _INT32, _FLOAT64 = map(np.dtype, (np.int8, np.int32, np.float64))  # types are looked up anew at each use
 _RESOLVED_RTOL = {np.dtype(np.float32): _core.resolved_rtol32, np.dtype(np.float64): _core.resolved_rtol64}
 
 _FLIPPED, _REFUSED, _DONE, _RESHAPED = 1, -1, 0, 2  # the core's replies to an answer
@@ -131,10 +132,10 @@ class Report:
 
     def __init__(self, door: Any, rows: int, trace_steps: int) -> None:
         self._xp, empty = door.xp, door.empty
-        self.status = empty(rows, np.int8)
-        integers, reals = empty((3, rows), np.int32), empty((2, rows), np.float64)
-        self.steps, self.rejected, self.singular = integers
-        self.residual, self.scale = reals
+        self.status = empty(rows, _INT8)
+        integers, reals = empty((3, rows), _INT32), empty((2, rows), _FLOAT64)
+        self.steps, self.rejected, self.singular = integers[0], integers[1], integers[2]
+        self.residual, self.scale = reals[0], reals[1]
         try:
             self.trace = empty((trace_steps, rows), np.float64) if trace_steps else None
         except (MemoryError, ValueError):
