@@ -63,6 +63,7 @@ void init_emulator(nb::module_& m) {
 }  // namespace
 
 void init_base(nb::module_& m) {
+  ndarray_type = nb::object(nb::module_::import_("numpy").attr("ndarray")).release();
   m.attr("version") = version;
   m.attr("built_with") = built_with;
   m.def("simd_level", [] { return std::string(name(simd_level())); });

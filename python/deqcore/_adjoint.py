@@ -101,7 +101,7 @@ def adjoint(
         refuse_unknown("adjoint", unknown, _ADJOINT_OPTIONS)
     return _linearised(
         "adjoint",
-        _Names("map_or_vjp", "vjp(z, v, ...)", "vjp", "g", "u0"),
+        _ADJOINT_NAMES,
         map_or_vjp,
         z,
         g,
@@ -193,7 +193,7 @@ def tangent(
         refuse_unknown("tangent", unknown, _TANGENT_OPTIONS)
     return _linearised(
         "tangent",
-        _Names("map_or_jvp", "jvp(z, v, ...)", "jvp", "dz", "t0"),
+        _TANGENT_NAMES,
         map_or_jvp,
         z,
         dz,
@@ -233,6 +233,10 @@ class _Names:
     product: str  # and the map's method for it
     right: str
     start: str
+
+
+_ADJOINT_NAMES = _Names("map_or_vjp", "vjp(z, v, ...)", "vjp", "g", "u0")
+_TANGENT_NAMES = _Names("map_or_jvp", "jvp(z, v, ...)", "jvp", "dz", "t0")
 
 
 @dataclass
