@@ -15,20 +15,14 @@ import numpy as np
 from . import _core
 from ._arrays import describe, door_for, same_library, to_host
 from ._methods import (
-    GMRES,
+    BY_NAME,
     SHINE,
-    Anderson,
-    AndersonTypeI,
     Approximate,
-    BiCGSTAB,
-    Broyden,
     Direct,
     Method,
     Neumann,
     Newton,
-    NewtonKrylov,
     NewtonMethod,
-    Picard,
     default_steps,
     native_of,
     resolve_method,
@@ -231,8 +225,7 @@ def _check_options(
 
 
 _remembered = lru_cache(maxsize=256, typed=True)(_check_options)  # typed: 1, 1.0 and True are equal, yet not the same
-_PLAIN = {type(None), bool, int, float, str, Picard, Anderson, AndersonTypeI, Broyden, NewtonKrylov, Newton}
-_PLAIN |= {GMRES, BiCGSTAB, Direct}
+_PLAIN = {type(None), bool, int, float, str, *map(type, BY_NAME.values())}
 
 
 def options_of(about: tuple[Any, ...], *given: Any) -> Options:

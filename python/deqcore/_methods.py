@@ -14,6 +14,7 @@ from ._options import flag, integer, real, refuse_unknown
 from ._warm import Warm
 
 __all__ = [
+    "BY_NAME",
     "GMRES",
     "SHINE",
     "Anderson",
@@ -604,7 +605,7 @@ class SHINE(Approximate):
         return None  # nothing of it is a dialogue
 
 
-_BY_NAME: dict[str, Method] = {
+BY_NAME: dict[str, Method] = {
     method.name: method
     for method in (
         *(Picard(), Anderson(), AndersonTypeI(), Broyden(), NewtonKrylov(), Newton()),
@@ -613,11 +614,11 @@ _BY_NAME: dict[str, Method] = {
     )
 }
 _DEFAULTS: dict[str, Method] = {
-    "fixed_point": _BY_NAME["anderson"],
-    "root": _BY_NAME["newton_krylov"],
-    "adjoint": _BY_NAME["gmres"],
-    "tangent": _BY_NAME["gmres"],
-    "linear_solve": _BY_NAME["gmres"],
+    "fixed_point": BY_NAME["anderson"],
+    "root": BY_NAME["newton_krylov"],
+    "adjoint": BY_NAME["gmres"],
+    "tangent": BY_NAME["gmres"],
+    "linear_solve": BY_NAME["gmres"],
 }
 
 
@@ -625,12 +626,12 @@ def resolve_method(method: Any, function: str) -> Method:
     """The method that ``function`` is to use. ``None`` is its default, a string is a method by name."""
     if method is None:
         return _DEFAULTS[function]
-    known = [name for name, named in _BY_NAME.items() if function in named._solves]
+    known = [name for name, named in BY_NAME.items() if function in named._solves]
     if isinstance(method, str):
         if method not in known:
             names = ", ".join(map(repr, known))
             raise ValueError(f"method: {method!r} given; expected one of {names}, or a method object")
-        return _BY_NAME[method]
+        return BY_NAME[method]
     if not isinstance(method, Method):
         raise TypeError(
             f"method: {method!r} given; expected a method such as deqcore.{type(_DEFAULTS[function]).__name__}(), its "
