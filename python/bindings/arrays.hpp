@@ -50,21 +50,21 @@ Rows<T> rows_of(const Matrix<T>& array) {
   return {array.data(), rows, width, width};
 }
 
-// The report's arrays, made by the Python side: status, steps, residual, scale, rejected, singular, trace or None.
+// The report's arrays, made by the Python side. Few blocks: taking an array costs more than a small solve's step.
 struct ReportArrays {
   Vector<std::int8_t> status;
-  Vector<std::int32_t> steps;
-  Vector<double> residual, scale;
-  Vector<std::int32_t> rejected, singular;
+  Matrix<std::int32_t> integers;  // a row each: steps, rejected, singular
+  Matrix<double> reals;           // residual, scale
   std::optional<Matrix<double>> trace;
 
   Report view() const {
+    const std::size_t rows = status.shape(0);
     return {.status = reinterpret_cast<Status*>(status.data()),
-            .steps = steps.data(),
-            .residual = residual.data(),
-            .scale = scale.data(),
-            .rejected = rejected.data(),
-            .singular = singular.data(),
+            .steps = integers.data(),
+            .residual = reals.data(),
+            .scale = reals.data() + rows,
+            .rejected = integers.data() + rows,
+            .singular = integers.data() + 2 * rows,
             .trace = trace ? trace->data() : nullptr,
             .trace_pitch = trace ? static_cast<std::int64_t>(trace->shape(1)) : 0};
   }

@@ -21,6 +21,13 @@
 namespace deqcore::python {
 namespace {
 
+constexpr std::int64_t alignment = Arena::alignment;
+
+// Bytes to skip in memory of the Python side, up to an address that a solver accepts.
+std::int64_t to_alignment(const Scratch& memory) {
+  return -reinterpret_cast<std::intptr_t>(memory.data()) & (alignment - 1);
+}
+
 template <class T>
 std::int64_t first_not_finite(const nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
   const T* data = array.data();
@@ -56,6 +63,7 @@ void init_emulator(nb::module_& m) {
 }  // namespace
 
 void init_base(nb::module_& m) {
+  ndarray_type = nb::object(nb::module_::import_("numpy").attr("ndarray")).release();
   m.attr("version") = version;
   m.attr("built_with") = built_with;
   m.def("simd_level", [] { return std::string(name(simd_level())); });
@@ -63,6 +71,8 @@ void init_base(nb::module_& m) {
   m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
   m.def("first_not_finite", &first_not_finite<float>, nb::arg("array").noconvert());
   m.def("first_not_finite", &first_not_finite<double>, nb::arg("array").noconvert());
+  m.attr("alignment") = alignment;
+  m.def("to_alignment", &to_alignment, nb::arg("memory").noconvert());
   m.def("status_name", [](int code) { return std::string(name(static_cast<Status>(code))); }, nb::arg("code"));
 
   nb::enum_<Relative>(m, "Relative")
@@ -87,13 +97,14 @@ void init_base(nb::module_& m) {
   nb::class_<ReportArrays>(m, "Report")
       .def(
           "__init__",
-          [](ReportArrays* self, Vector<std::int8_t> status, Vector<std::int32_t> steps, Vector<double> residual,
-             Vector<double> scale, Vector<std::int32_t> rejected, Vector<std::int32_t> singular,
+          [](ReportArrays* self, Vector<std::int8_t> status, Matrix<std::int32_t> integers, Matrix<double> reals,
              std::optional<Matrix<double>> trace) {
-            new (self) ReportArrays{status, steps, residual, scale, rejected, singular, trace};
+            const std::size_t rows = status.shape(0);
+            require(integers.shape(0) == 3 && integers.shape(1) == rows, "integers: expected 3 x ", rows);
+            require(reals.shape(0) == 2 && reals.shape(1) == rows, "reals: expected 2 x ", rows);
+            new (self) ReportArrays{status, integers, reals, trace};
           },
-          nb::arg("status").noconvert(), nb::arg("steps").noconvert(), nb::arg("residual").noconvert(),
-          nb::arg("scale").noconvert(), nb::arg("rejected").noconvert(), nb::arg("singular").noconvert(),
+          nb::arg("status").noconvert(), nb::arg("integers").noconvert(), nb::arg("reals").noconvert(),
           nb::arg("trace").none());
 
   m.attr("has_cuda") = has_cuda;

@@ -16,6 +16,9 @@
 
 namespace deqcore::python {
 
+// numpy.ndarray, for as long as the process lives: importing it anew takes longer than a step.
+inline nb::handle ndarray_type;
+
 template <class Queue, class Solver, class T>
 class Dialogue {
  public:
@@ -27,8 +30,7 @@ class Dialogue {
         shape_(std::move(shape)),
         queue_(queue...),
         arena_(scratch, bytes),
-        solver_(make(queue_, arena_)),
-        ndarray_type_(nb::module_::import_("numpy").attr("ndarray")) {}
+        solver_(make(queue_, arena_)) {}
 
   Solver& solver() { return *solver_; }
 
@@ -39,7 +41,7 @@ class Dialogue {
     require(static_cast<bool>(question_), "advance: no question is open");
     nb::ndarray<const T, nb::c_contig, nb::device::cpu> array;
     if (shape_.size() > 1) shape_[0] = question_.count;
-    if (!usable<T>(answer, ndarray_type_, shape_, scratch_, bytes_, array)) return refused;
+    if (!usable<T>(answer, ndarray_type, shape_, scratch_, bytes_, array)) return refused;
     if (array.size() < long_step) return pass_on(array.data());
     const nb::gil_scoped_release others_run;
     return pass_on(array.data());
@@ -92,7 +94,6 @@ class Dialogue {
   Arena arena_;
   std::unique_ptr<Solver> solver_;
   Question<T> question_;
-  nb::object ndarray_type_;
 };
 
 // The members that every dialogue shares.

@@ -14,10 +14,12 @@
 namespace deqcore::python {
 namespace {
 
+nb::handle threading;  // the module, for as long as the process lives: looking it up takes as long as asking it
+
 // Signals are handled on the interpreter's main thread alone. A solve on another thread must not ask for the lock while
 // it runs: the interpreter may be shutting down, and then unwinds by force who asks.
 bool on_main_thread() {
-  const nb::object main = nb::module_::import_("threading").attr("main_thread")();
+  const nb::object main = threading.attr("main_thread")();
   return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
 }
 
@@ -170,6 +172,7 @@ void bind(nb::module_& m, const char* name) {
 }  // namespace
 
 void init_maps(nb::module_& m) {
+  threading = nb::module_::import_("threading").release();
   nb::list names;
   for (Activation activation : activations) names.append(std::string(name(activation)));
   m.attr("activations") = nb::tuple(names);

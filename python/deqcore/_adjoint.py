@@ -101,7 +101,7 @@ def adjoint(
         refuse_unknown("adjoint", unknown, _ADJOINT_OPTIONS)
     return _linearised(
         "adjoint",
-        _Names("map_or_vjp", "vjp(z, v, ...)", "vjp", "g", "u0"),
+        _ADJOINT_NAMES,
         map_or_vjp,
         z,
         g,
@@ -193,7 +193,7 @@ def tangent(
         refuse_unknown("tangent", unknown, _TANGENT_OPTIONS)
     return _linearised(
         "tangent",
-        _Names("map_or_jvp", "jvp(z, v, ...)", "jvp", "dz", "t0"),
+        _TANGENT_NAMES,
         map_or_jvp,
         z,
         dz,
@@ -235,6 +235,10 @@ class _Names:
     start: str
 
 
+_ADJOINT_NAMES = _Names("map_or_vjp", "vjp(z, v, ...)", "vjp", "g", "u0")
+_TANGENT_NAMES = _Names("map_or_jvp", "jvp(z, v, ...)", "jvp", "dz", "t0")
+
+
 @dataclass
 class _Ended:
     """What a solve left behind beside its report."""
@@ -244,6 +248,7 @@ class _Ended:
     scratch_bytes: int = 0
     copies: int = 0
     failed: int | None = None
+    products: int = 0  # of Newton's methods
 
 
 def _linearised(
@@ -411,7 +416,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     ended.rows_asked += state.rows
     if isinstance(setup.chosen, Approximate):
         size = abs(residual)
-        report.residual = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+        report.residual = size.max(axis=1) if setup.options.tolerances.norm == "inf" else xp.linalg.norm(size, axis=1)
 
     def length_of_solution(right: Any, rtol: float) -> Any:
         exact = isinstance(setup.chosen, (GMRES, Direct))  # BiCGSTAB breaks down where GMRES answers
@@ -426,7 +431,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
             max_steps=setup.stop.max_steps,
             norm=2,
             look_every=setup.stop.look_every,
-            retire={"on": True, "off": False}.get(setup.retire, setup.retire),
+            retire={"on": True, "off": False}.get(setup.options.retire, setup.options.retire),
             trace=False,
             threads=setup.threads,
             on_failure="return",
@@ -491,5 +496,5 @@ def _report_unmeasured(setup: Setup, b: Any, steps: int) -> None:
     report.steps[...] = steps
     report.residual[...] = np.nan
     size = abs(b.astype(np.float64))
-    report.scale[...] = size.max(axis=1) if setup.stop.norm.name == "inf" else xp.linalg.norm(size, axis=1)
+    report.scale[...] = size.max(axis=1) if setup.options.tolerances.norm == "inf" else xp.linalg.norm(size, axis=1)
     report.singular[...] = 0

@@ -7,16 +7,19 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import _core
 from ._arrays import describe, door_for, same_library, to_host
 from ._methods import (
+    BY_NAME,
     SHINE,
     Approximate,
     Direct,
+    Method,
     Neumann,
     Newton,
     NewtonMethod,
@@ -28,29 +31,21 @@ from ._options import check_on_failure, flag, retire_named, stop_rule, threads_n
 from ._solution import Progress, Solution, Status, Tolerances
 from .errors import ConvergenceError, ConvergenceWarning
 
+_INT8, _INT32, _FLOAT64 = map(np.dtype, (np.int8, np.int32, np.float64))  # types are looked up anew at each use
 _RESOLVED_RTOL = {np.dtype(np.float32): _core.resolved_rtol32, np.dtype(np.float64): _core.resolved_rtol64}
 
 _FLIPPED, _REFUSED, _DONE, _RESHAPED = 1, -1, 0, 2  # the core's replies to an answer
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """A checked block of states: first axis rows, the rest flattened; one axis is one row."""
 
     door: Any
     block: np.ndarray  # (rows, width), contiguous
     shape: tuple[int, ...]  # as the user gave it
     dtype: Any
-
-    @property
-    def rows(self) -> int:
-        """Samples."""
-        return int(self.block.shape[0])
-
-    @property
-    def width(self) -> int:
-        """Elements of one sample."""
-        return int(self.block.shape[1])
+    rows: int
+    width: int
 
     def question_shape(self, count: int) -> tuple[int, ...]:
         """Of a question about ``count`` rows."""
@@ -75,7 +70,8 @@ def check_state(array: Any, what: str, like: State | None = None, door: Any = No
     whole = door.contiguous(array)
     door.check_finite(whole, what)
     rows = 1 if array.ndim == 1 else array.shape[0]
-    return State(door, whole.reshape(rows, -1), array.shape, array.dtype)
+    block = whole if array.ndim == 2 else whole.reshape(rows, -1)
+    return State(door, block, array.shape, array.dtype, rows, block.shape[1])
 
 
 def check_row_args(row_args: tuple[Any, ...], state: State) -> tuple[Any, ...]:
@@ -129,13 +125,11 @@ class Report:
     """The arrays that the core fills, one entry per row."""
 
     def __init__(self, door: Any, rows: int, trace_steps: int) -> None:
-        empty = door.empty
-        self.status = empty(rows, np.int8)
-        self.steps = empty(rows, np.int32)
-        self.residual = empty(rows, np.float64)
-        self.scale = empty(rows, np.float64)
-        self.rejected = empty(rows, np.int32)
-        self.singular = empty(rows, np.int32)
+        self._xp, empty = door.xp, door.empty
+        self.status = empty(rows, _INT8)
+        integers, reals = empty((3, rows), _INT32), empty((2, rows), _FLOAT64)
+        self.steps, self.rejected, self.singular = integers[0], integers[1], integers[2]
+        self.residual, self.scale = reals[0], reals[1]
         try:
             self.trace = empty((trace_steps, rows), np.float64) if trace_steps else None
         except (MemoryError, ValueError):
@@ -143,17 +137,104 @@ class Report:
                 f"trace: {trace_steps} steps (max_steps) of {rows} rows need {8 * trace_steps * rows} bytes; lower "
                 f"max_steps, or use a callback"
             ) from None
-        arrays = self.status, self.steps, self.residual, self.scale, self.rejected, self.singular
-        self.native = door.native_report(arrays, self.trace)
+        self.native = door.native_report(self.status, integers, reals, self.trace)
 
-    def measured(self, xp: Any) -> Any:
+    def failed(self) -> bool:
+        """Whether a row has no solution."""
+        if self._xp is np and not np.count_nonzero(self.status):  # faster, and nearly always so
+            return False
+        return bool((self.status < 0).any())
+
+    def measured(self) -> Any:
         """The trace, cut to the steps taken; NaN after a row's end."""
         if self.trace is None:
             return None
         steps = int(self.steps.max())
         kept = self.trace[:steps].copy()
-        kept[xp.arange(steps)[:, None] >= self.steps] = math.nan
+        kept[self._xp.arange(steps)[:, None] >= self.steps] = math.nan
         return kept
+
+
+@dataclass(frozen=True)
+class Options:
+    """The checked options of a solve. Solves with equal ones share them, on any thread: nothing in it is written."""
+
+    chosen: Method
+    native: Any  # the method as the core takes it
+    stop: Any
+    tolerances: Tolerances
+    retire: str
+    trace_steps: int
+    threads: int | None
+
+
+def _check_options(
+    name: str,
+    relative_to: str,
+    dtype: Any,
+    width: int,
+    retire_by_default: bool,
+    products_before: int,
+    method: Any,
+    rtol: Any,
+    atol: Any,
+    max_steps: Any,
+    norm: Any,
+    look_every: Any,
+    retire: Any,
+    trace: Any,
+    threads: Any,
+    on_failure: Any,
+) -> Options:
+    check_on_failure(on_failure)
+    retire_word, retire_as = retire_named(retire, retire_by_default)
+    chosen = resolve_method(method, name)
+    of_map = name in ("fixed_point", "root")
+    stop = stop_rule(
+        rtol=rtol,
+        atol=atol,
+        max_steps=default_steps(chosen, width) if max_steps is None and of_map else max_steps,
+        norm=norm,
+        look_every=look_every,
+        retire=retire_as,
+    )
+    if name == "root" and not isinstance(chosen, NewtonMethod):
+        stop.relative = _core.Relative.to_residual
+    resolved_rtol = _RESOLVED_RTOL[dtype](stop)
+    needed = width + 1 + products_before
+    if isinstance(chosen, Direct) and stop.max_steps < needed and width <= chosen.max_width:
+        raise ValueError(
+            f"max_steps: {stop.max_steps} given; Direct() on rows of width {width} needs at least {needed}: a product "
+            f"per column, and {needed - width} for residuals"
+        )
+    one_step = width + 2
+    if isinstance(chosen, Newton) and stop.max_steps < one_step and width <= chosen.max_width:
+        raise ValueError(
+            f"max_steps: {stop.max_steps} given; Newton() on rows of width {width} needs at least {one_step}: an "
+            f"evaluation, a product per column, and an evaluation of the step"
+        )
+    if isinstance(chosen, Neumann) and stop.max_steps < chosen.k - 1:
+        raise ValueError(f"max_steps: {stop.max_steps} given; {chosen!r} takes {chosen.k - 1} products")
+    return Options(
+        chosen,
+        None if isinstance(chosen, SHINE) else native_of(chosen),
+        stop,
+        Tolerances(resolved_rtol, stop.atol, stop.max_steps, stop.norm.name, relative_to),
+        retire_word,
+        stop.max_steps if flag(trace, "trace") else 0,
+        None if threads is None else threads_named(threads),
+    )
+
+
+_remembered = lru_cache(maxsize=256, typed=True)(_check_options)  # typed: 1, 1.0 and True are equal, yet not the same
+_PLAIN = {type(None), bool, int, float, str, *map(type, BY_NAME.values())}
+
+
+def options_of(about: tuple[Any, ...], *given: Any) -> Options:
+    """The options, checked, or as they were checked before. ``about``: the solve; ``given``: what the user wrote."""
+    if _PLAIN.issuperset(map(type, given)):  # nothing that changes, nothing worth its memory
+        return _remembered(*about, *given)
+    return _check_options(*about, *given)
 
 
 class Setup:
@@ -180,45 +261,19 @@ class Setup:
         on_failure: Any,
         products_before: int = 0,  # spent on a starting point
     ) -> None:
-        check_on_failure(on_failure)
-        self.name, self.state, self.on_failure, self.relative_to = name, state, on_failure, relative_to
-        self.retire, retire_as = retire_named(retire, retire_by_default)
-        self.chosen = resolve_method(method, name)
-        by_method = name in ("fixed_point", "root")
-        self.method = self.chosen.name
-        # not to be remembered with a handle in it
-        self.method_options = None if isinstance(self.chosen, SHINE) else native_of(self.chosen)
-        self.stop = stop_rule(
-            rtol=rtol,
-            atol=atol,
-            max_steps=default_steps(self.chosen, state.width) if max_steps is None and by_method else max_steps,
-            norm=norm,
-            look_every=state.door.look_every if look_every is None else look_every,
-            retire=retire_as,
+        look_every = state.door.look_every if look_every is None else look_every
+        options = options_of(
+            (name, relative_to, state.dtype, state.width, retire_by_default, products_before),
+            *(method, rtol, atol, max_steps, norm, look_every, retire, trace, threads, on_failure),
         )
-        self.rtol: float = _RESOLVED_RTOL[state.dtype](self.stop)
-        needed = state.width + 1 + products_before
-        if isinstance(self.chosen, Direct) and self.stop.max_steps < needed and state.width <= self.chosen.max_width:
-            raise ValueError(
-                f"max_steps: {self.stop.max_steps} given; Direct() on rows of width {state.width} needs at least "
-                f"{needed}: a product per column, and {needed - state.width} for residuals"
-            )
-        one_step = state.width + 2
-        if isinstance(self.chosen, Newton) and self.stop.max_steps < one_step and state.width <= self.chosen.max_width:
-            raise ValueError(
-                f"max_steps: {self.stop.max_steps} given; Newton() on rows of width {state.width} needs at least "
-                f"{one_step}: an evaluation, a product per column, and an evaluation of the step"
-            )
-        if isinstance(self.chosen, Neumann) and self.stop.max_steps < self.chosen.k - 1:
-            raise ValueError(
-                f"max_steps: {self.stop.max_steps} given; {self.chosen!r} takes {self.chosen.k - 1} products"
-            )
-        self.threads = threads_named(threads)
-        self.report = Report(state.door, state.rows, self.stop.max_steps if flag(trace, "trace") else 0)
+        self.name, self.state, self.options, self.on_failure = name, state, options, on_failure
+        self.chosen, self.stop = options.chosen, options.stop
+        self.threads = options.threads or _core.num_threads()
+        self.report = Report(state.door, state.rows, options.trace_steps)
         if self.report.trace is not None and isinstance(self.chosen, Approximate):
             self.report.trace[...] = math.nan  # they measure nothing
         self.value = state.door.empty(state.shape, state.dtype)
-        self.result = self.value.reshape(state.block.shape)
+        self.result = self.value if len(state.shape) == 2 else self.value.reshape(state.block.shape)
 
     def dialogue(self, *form: Any) -> tuple[Any, Any]:
         """A solver and its scratch. ``form``: what its kind takes besides."""
@@ -227,7 +282,7 @@ class Setup:
         family = "adjoint" if self.name == "tangent" else "fixed_point" if self.name == "root" else self.name
         if isinstance(self.chosen, NewtonMethod):
             family = "newton"
-        options = (self.method_options, self.stop, *form)
+        options = (self.options.native, self.stop, *form)
         made: tuple[Any, Any] = state.door.solver(family, state.dtype, rows, width, state.shape, options, self.threads)
         return made
 
@@ -241,31 +296,32 @@ class Setup:
         warm: Any = None,
     ) -> Solution:
         """The solution; raises or warns about it if it is not one. ``failed``: rows without one, if already known."""
-        stop, report = self.stop, self.report
-        out = self.state.door.outward
-        trace = report.measured(self.state.door.xp)
-        solution = Solution(
-            out(self.value),
-            out(report.residual),
-            out(report.scale),
-            out(report.status),
-            out(report.steps),
-            out(report.rejected),
-            out(report.singular),
-            counts.questions - getattr(counts, "products", 0),
-            counts.rows_asked,
-            Tolerances(self.rtol, stop.atol, stop.max_steps, stop.norm.name, self.relative_to),
-            self.retire,
-            copies,
-            scratch_bytes,
-            None if trace is None else out(trace),
-            None if error is None else out(error),
-            warm,
-            self.method,
-            self.name,
-            products=getattr(counts, "products", 0),
+        report, options = self.report, self.options
+        rows = report.residual, report.scale, report.status, report.steps, report.rejected, report.singular
+        arrays = self.state.door.all_outward((self.value, *rows, report.measured(), error))
+        value, residual, scale, status, steps, rejected, singular, trace, error = arrays
+        solution = Solution._of(
+            value=value,
+            residual=residual,
+            scale=scale,
+            status=status,
+            steps=steps,
+            rejected=rejected,
+            singular=singular,
+            nfe=counts.questions - counts.products,
+            rows_asked=counts.rows_asked,
+            tolerances=options.tolerances,
+            retire=options.retire,
+            copies=copies,
+            scratch_bytes=scratch_bytes,
+            trace=trace,
+            error=error,
+            warm=warm,
+            _method=self.chosen.name,
+            _solver=self.name,
+            products=counts.products,
         )
-        if self.on_failure != "return" and (failed if failed is not None else bool((report.status < 0).any())):
+        if self.on_failure != "return" and (report.failed() if failed is None else failed):
             complain(solution, self.name, self.on_failure, self.frames)
         return solution
 

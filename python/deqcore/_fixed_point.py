@@ -200,14 +200,15 @@ def fixed_point(
 
         def finish(counts: Any, held: int, copies: int = 0, failed: int | None = None) -> Solution:
             solution = setup.finish(counts, held, copies, failed, warm=handle())
-            if rescues and (failed if failed is not None else bool((setup.report.status < 0).any())):
+            if rescues and (setup.report.failed() if failed is None else failed):
                 return by_ladder(default_ladder("fixed_point")[1:], solution)
             return solution
 
         if isinstance(f, Dense):
             injection = f._injection(args, row_args, pass_rows, state, "z0")
             if callback is None:
-                return finish(*f._solve(setup, start, injection, scales, (*history, memory)))
+                remembered = (*history, memory) if going_on or memory is not None else ()
+                return finish(*f._solve(setup, start, injection, scales, remembered))
             row_args = (f._per_row(injection, state),)
         row_data = check_row_args(row_args, state)
         call: Callable[..., Any] = partial(f._value_of, threads=setup.threads) if isinstance(f, Dense) else f
@@ -268,7 +269,7 @@ def _by_ladder(
         )
     first = starting_points(warmth.warm, warmth.ids, state, otherwise=state.block)
     if first is not None:
-        state = replace(state, block=first)
+        state = state._replace(block=first)
 
     def with_handle(total: Solution) -> Solution:
         if warmth.keep is None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar, NoReturn
 
@@ -14,6 +14,7 @@ from ._options import flag, integer, real, refuse_unknown
 from ._warm import Warm
 
 __all__ = [
+    "BY_NAME",
     "GMRES",
     "SHINE",
     "Anderson",
@@ -60,8 +61,8 @@ class Method:
 
     def _native(self) -> Any:
         options = getattr(_core, self._core_name or type(self).__name__)()
-        for option, value in asdict(self).items():  # type: ignore[call-overload]
-            setattr(options, option, value)
+        for option in fields(self):  # type: ignore[arg-type]
+            setattr(options, option.name, getattr(self, option.name))
         return options
 
     def _checked(self) -> None:
@@ -604,20 +605,20 @@ class SHINE(Approximate):
         return None  # nothing of it is a dialogue
 
 
-_BY_NAME: dict[str, type[Method]] = {
-    kind.name: kind
-    for kind in (
-        *(Picard, Anderson, AndersonTypeI, Broyden, NewtonKrylov, Newton),
-        *(GMRES, BiCGSTAB, Direct),
-        *(JacobianFree, Neumann, Phantom),
+BY_NAME: dict[str, Method] = {
+    method.name: method
+    for method in (
+        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), NewtonKrylov(), Newton()),
+        *(GMRES(), BiCGSTAB(), Direct()),
+        *(JacobianFree(), Neumann(), Phantom()),
     )
 }
 _DEFAULTS: dict[str, Method] = {
-    "fixed_point": Anderson(),
-    "root": NewtonKrylov(),
-    "adjoint": GMRES(),
-    "tangent": GMRES(),
-    "linear_solve": GMRES(),
+    "fixed_point": BY_NAME["anderson"],
+    "root": BY_NAME["newton_krylov"],
+    "adjoint": BY_NAME["gmres"],
+    "tangent": BY_NAME["gmres"],
+    "linear_solve": BY_NAME["gmres"],
 }
 
 
@@ -625,12 +626,12 @@ def resolve_method(method: Any, function: str) -> Method:
     """The method that ``function`` is to use. ``None`` is its default, a string is a method by name."""
     if method is None:
         return _DEFAULTS[function]
-    known = [name for name, kind in _BY_NAME.items() if function in kind._solves]
+    known = [name for name, named in BY_NAME.items() if function in named._solves]
     if isinstance(method, str):
         if method not in known:
             names = ", ".join(map(repr, known))
             raise ValueError(f"method: {method!r} given; expected one of {names}, or a method object")
-        return _BY_NAME[method]()
+        return BY_NAME[method]
     if not isinstance(method, Method):
         raise TypeError(
             f"method: {method!r} given; expected a method such as deqcore.{type(_DEFAULTS[function]).__name__}(), its "

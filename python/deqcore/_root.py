@@ -132,7 +132,7 @@ def _check(state: State, rungs: list[Method], max_steps: Any, options: dict[str,
     alone = len(rungs) == 1
     for rung in rungs if alone else fitting(rungs, state.width):
         setup = _setup(state, rung, max_steps if alone else None, False, "return", options | {"trace": False})
-        core: Any = setup.method_options
+        core: Any = setup.options.native
         if isinstance(rung, NewtonMethod):
             _core.NewtonSolve64.scratch_bytes(1, state.width, core, setup.stop, True, True)
         else:
@@ -194,7 +194,6 @@ def _solve(
     if isinstance(setup.chosen, NewtonMethod):
         ended = solve_newton(setup, state.block, F, jvp, args, row_data, pass_rows, scales, callback, root=True)
         return setup.finish(*ended)
-    setup.stop.relative = _core.Relative.to_residual
     door = state.door
 
     def bind(count: int, rows: Any) -> Callable[[Any], Any]:

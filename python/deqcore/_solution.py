@@ -184,6 +184,13 @@ class Solution:
     _tried: str = ""  # of a ladder
     products: int = 0
 
+    @classmethod
+    def _of(cls, **fields: Any) -> Solution:
+        """One with these fields: a frozen dataclass sets them one by one, which takes longer than a small solve."""
+        solution = cls.__new__(cls)
+        vars(solution).update(fields)
+        return solution
+
     def __repr__(self) -> str:
         """The message, and the shapes and ranges of what is inside."""
         steps = f"{int(self.steps.min())}..{int(self.steps.max())}"

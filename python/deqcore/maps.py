@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -89,9 +90,12 @@ class Dense:
         if not isinstance(activation, str):
             raise TypeError(f"activation: {activation!r} given; expected one of {', '.join(activations)}")
         block = self._weights(W)
-        self._dtype = block.dtype
+        self._width, self._dtype = len(block), block.dtype
         self._activation = activation
         self._native = _CLASSES[block.dtype](block, activation)
+        # of the options that solves share: they tend to be the same
+        self._solve_bytes = lru_cache(maxsize=32)(self._native.solve_bytes)
+        self._adjoint_bytes = lru_cache(maxsize=32)(self._native.solve_adjoint_bytes)
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Refuse: the solvers run a dense map in C++ and would never call what a subclass overrides."""
@@ -107,7 +111,7 @@ class Dense:
     @property
     def width(self) -> int:
         """Elements of one row."""
-        return int(self._native.width)
+        return self._width
 
     @property
     def dtype(self) -> Any:
@@ -345,16 +349,16 @@ class Dense:
             dc,
             forward.report.native,
             None,
-            forward.method_options,
-            forward.stop,
+            forward.options.native,
+            forward.options.stop,
             backward.report.native,
-            backward.method_options,
-            backward.stop,
+            backward.options.native,
+            backward.options.stop,
             forward.threads,
         )
         held = (
-            self._native.solve_bytes(forward.threads, forward.method_options, forward.stop, state.rows),
-            self._native.solve_adjoint_bytes(forward.threads, backward.method_options, backward.stop, state.rows),
+            self._solve_bytes(forward.threads, forward.options.native, forward.options.stop, state.rows),
+            self._adjoint_bytes(forward.threads, backward.options.native, backward.options.stop, state.rows),
         )
         z, u = forward.finish(counts[0], held[0]), backward.finish(counts[1], held[1])
         return Gradients(z, u, dW, dc.reshape(injection.shape))
@@ -381,26 +385,25 @@ class Dense:
         start: np.ndarray,
         injection: np.ndarray,
         scales: np.ndarray | None,
-        history: tuple[Any, Any, Any],
+        history: tuple[Any, ...],
     ) -> tuple[Any, int]:
-        """A whole forward solve -> (counts, bytes it held). ``history``: to go on with, its places, to be kept."""
-        how = setup.method_options, setup.stop
-        remembered = history if any(part is not None for part in history) else ()
+        """A whole forward solve -> (counts, bytes held). ``history``: to go on with, its places, to be kept; or ()."""
+        method, stop, threads = setup.options.native, setup.options.stop, setup.threads
         counts = self._native.solve(
-            start, injection, setup.result, setup.report.native, scales, *how, setup.threads, *remembered
+            start, injection, setup.result, setup.report.native, scales, method, stop, threads, *history
         )
-        return counts, self._native.solve_bytes(setup.threads, *how, setup.state.rows)
+        return counts, self._solve_bytes(threads, method, stop, setup.state.rows)
 
     def _solve_linearised(
         self, setup: Setup, injection: np.ndarray, right: np.ndarray, start: np.ndarray | None
     ) -> tuple[Any, int]:
         """A whole backward or forward-mode solve -> (counts, bytes it held)."""
-        how = setup.method_options, setup.stop
+        how = setup.options.native, setup.options.stop
         solve = self._native.solve_adjoint if setup.name == "adjoint" else self._native.solve_tangent
         counts = solve(
             setup.state.block, injection, right, start, setup.result, setup.report.native, *how, setup.threads
         )
-        return counts, self._native.solve_adjoint_bytes(setup.threads, *how, setup.state.rows)
+        return counts, self._adjoint_bytes(setup.threads, *how, setup.state.rows)
 
     def _per_row(self, injection: np.ndarray, state: State) -> np.ndarray:
         """The injection with a row for each row of the state, so that it can be gathered like any row argument."""
@@ -423,21 +426,23 @@ class Dense:
             raise TypeError(
                 f"{what}: a {state.door.name} array given; expected a NumPy array: this map solves on the CPU"
             )
-        if state.dtype != self.dtype:
-            raise TypeError(f"{what}: dtype {state.dtype} given; expected {self.dtype}, that of the map's weights")
-        if state.width != self.width:
-            raise ValueError(f"{what}: shape {state.shape} given; expected rows of width {self.width}, that of the map")
+        if state.dtype != self._dtype:
+            raise TypeError(f"{what}: dtype {state.dtype} given; expected {self._dtype}, that of the map's weights")
+        if state.width != self._width:
+            raise ValueError(
+                f"{what}: shape {state.shape} given; expected rows of width {self._width}, that of the map"
+            )
         injection = row_args[0]
         check_numpy(injection, "injection")
-        numpy_door.check_floats(injection, "injection", self.dtype)
-        one_row = injection.size == self.width and (injection.ndim == 1 or injection.shape[:1] == (1,))
+        numpy_door.check_floats(injection, "injection", self._dtype)
+        one_row = injection.size == self._width and (injection.ndim == 1 or injection.shape[:1] == (1,))
         if not one_row and injection.shape != state.shape:
             raise ValueError(
-                f"injection: {describe(injection)} given; expected shape {state.shape}, or one row of {self.width}"
+                f"injection: {describe(injection)} given; expected shape {state.shape}, or one row of {self._width}"
             )
         block: np.ndarray = numpy_door.contiguous(injection)
         numpy_door.check_finite(block, "injection")
-        return block.reshape(1 if one_row else state.rows, self.width)
+        return block if block.ndim == 2 else block.reshape(1 if one_row else state.rows, self._width)
 
 
 _GRADIENT_OPTIONS = keyword_options(Dense.value_and_gradients)

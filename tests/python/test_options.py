@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import inspect
 import math
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from deqcore import (
     Picard,
     Status,
     _core,
+    _dialogue,
     _options,
 )
 from support.problems import weights
@@ -246,6 +250,96 @@ def test_numpy_booleans_are_booleans(rng):
         )
         assert solution.retire == "off"
         assert solution.trace is not None
+
+
+class TestOptionsThatWereCheckedBefore:
+    """Equal options share their checked form; equal to Python is not always the same to an option."""
+
+    @staticmethod
+    def solve(**options):
+        return deqcore.fixed_point(np.cos, np.ones((2, 3)), **options)
+
+    @pytest.mark.parametrize(
+        ("option", "good", "bad"),
+        [("trace", True, 1), ("max_steps", 1000, 1000.0), ("atol", 1.0, True), ("look_every", 1, True)],
+    )
+    def test_the_type_counts(self, option, good, bad):
+        for _ in range(2):
+            assert self.solve(**{option: good}).success
+            with pytest.raises(TypeError, match=f"{option}: {bad!r} given"):
+                self.solve(**{option: bad})
+
+    def test_bad_ones_are_refused_again(self):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="rtol"):
+                self.solve(rtol=math.nan)
+            with pytest.raises(TypeError, match="rtol: \\[1e-06\\] given"):
+                self.solve(rtol=[1e-6])
+
+    def test_a_number_that_changes_is_read_anew(self):
+        class Count:
+            def __init__(self):
+                self.value = 1000
+
+            def __index__(self):
+                return self.value
+
+        steps = Count()
+        assert self.solve(max_steps=steps, method="picard").tolerances.max_steps == 1000
+        steps.value = 500
+        assert self.solve(max_steps=steps, method="picard").tolerances.max_steps == 500
+
+    def test_the_number_of_threads_is_that_of_now(self):
+        before = deqcore.num_threads()
+        W, x = np.zeros((512, 512)), np.ones((64, 512))
+        try:
+            held = []
+            for threads in (1, 2):
+                deqcore.set_num_threads(threads)
+                solution = deqcore.fixed_point(deqcore.maps.Dense(W), x, row_args=(x,))
+                held.append(solution.scratch_bytes)
+            assert held[0] == deqcore.fixed_point(deqcore.maps.Dense(W), x, row_args=(x,), threads=1).scratch_bytes
+            assert held[1] == deqcore.fixed_point(deqcore.maps.Dense(W), x, row_args=(x,), threads=2).scratch_bytes
+            assert held[0] != held[1]
+        finally:
+            deqcore.set_num_threads(before)
+
+    def test_other_shapes_and_dtypes_have_their_own(self):
+        for dtype, width in ((np.float32, 3), (np.float64, 3), (np.float64, 40)):
+            z0 = np.ones((2, width), dtype)
+            solution = deqcore.fixed_point(np.cos, z0, method="newton", on_failure="return")
+            assert solution.tolerances.max_steps == 100 * (width + 1)
+            assert solution.tolerances.rtol == math.sqrt(np.finfo(dtype).eps)
+
+    def test_the_core_has_what_it_was_given(self):
+        for _ in range(2):
+            setups = [
+                _dialogue.options_of(("root", "scale", np.dtype(float), 3, True, 0), method, *rest)
+                for method in ("picard", "newton")
+                for rest in [(1e-6, 0.0, 10, 2, 1, None, False, None, "raise")]
+            ]
+            relative = [options.stop.relative for options in setups]
+            assert relative == [_core.Relative.to_residual, _core.Relative.to_image]
+
+    def test_a_handle_is_not_kept_alive(self):
+        z, g = np.zeros((1, 2)), np.ones((1, 2))
+        forward = deqcore.fixed_point(lambda z: 0.5 * z + 1, z, method="broyden", keep="history")
+        method = deqcore.SHINE(forward.warm)
+        deqcore.adjoint(lambda z, v: 0.5 * v, forward.value, g, method=method)
+        gone = weakref.ref(method)
+        del method
+        gc.collect()
+        assert gone() is None
+
+    def test_from_many_threads(self):
+        widths = range(1, 41)
+
+        def work(width):
+            solution = deqcore.fixed_point(np.cos, np.ones((1, width)), rtol=1e-6 * width, method="anderson")
+            return solution.tolerances.rtol == 1e-6 * width and solution.success
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, [*widths] * 10))
 
 
 def test_a_dialogue_without_a_question_refuses_answers():

@@ -21,7 +21,9 @@ __all__ = ["Array", "check_numpy", "describe", "door_for", "numpy_door", "same_l
 
 def door_for(array: Any, what: str, stream: Any = None) -> Any:
     """Return the door of the library that ``array`` belongs to; ``what`` names the argument in errors."""
-    if not is_numpy(array) and is_on_device(array):
+    if not is_numpy(array):
+        if not is_on_device(array):
+            check_numpy(array, what)
         _need_cuda(array, what)
         from .cupy_door import CupyDoor
         from .dlpack_door import door_to
@@ -29,7 +31,6 @@ def door_for(array: Any, what: str, stream: Any = None) -> Any:
         if not _is_cupy(array):
             return door_to(array, what, stream)
         return CupyDoor(current_device(array.device.id, what), stream)
-    check_numpy(array, what)
     if stream is not None:
         raise ValueError(f"stream: {stream!r} given with NumPy arrays; expected None: they have no stream")
     return numpy_door
@@ -48,7 +49,7 @@ def current_device(device: int, what: str) -> int:
 
 def is_numpy(array: Any) -> bool:
     """Whether NumPy's door takes it: a mask would be lost on the way."""
-    return isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray)
+    return type(array) is np.ndarray or (isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray))
 
 
 def check_numpy(array: Any, what: str) -> None:

@@ -52,6 +52,10 @@ class CupyDoor:
         """An array of this door, as the caller and the map get it."""
         return array
 
+    def all_outward(self, arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The same for several; None stays None."""
+        return tuple(None if array is None else self.outward(array) for array in arrays)
+
     def empty(self, shape: Any, dtype: Any) -> Any:
         """Memory that nothing has been written to."""
         return self.xp.empty(shape, dtype)
@@ -104,11 +108,12 @@ class CupyDoor:
         history, at, of_g, of_u, of_fell = (array.data.ptr for array in (history, at, g, u, fell))
         apply(method, history, at, fallback, of_g, of_u, of_fell, *g.shape, self.device, self._stream)
 
-    def native_report(self, arrays: tuple[Any, ...], trace: Any) -> Any:
+    def native_report(self, status: Any, integers: Any, reals: Any, trace: Any) -> Any:
         """The report's arrays, as the core takes them."""
-        status, steps, residual, scale, rejected, singular = (array.data.ptr for array in arrays)
+        steps, rejected, singular = (row.data.ptr for row in integers)
+        residual, scale = (row.data.ptr for row in reals)
         traced = 0 if trace is None else trace.data.ptr
-        return _core.DeviceReport(status, steps, residual, scale, rejected, singular, traced, len(arrays[0]))
+        return _core.DeviceReport(status.data.ptr, steps, residual, scale, rejected, singular, traced, len(status))
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""

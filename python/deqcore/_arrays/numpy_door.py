@@ -16,8 +16,10 @@ name = "NumPy"
 array_type = np.ndarray
 xp = np
 look_every = 1  # looking costs nothing where the host is the device
+empty = np.empty  # memory that nothing has been written to: shape, dtype
 
-_ALIGNMENT = 64
+_HERE = nullcontext()
+
 _SOLVERS: dict[tuple[str, Any], Any] = {
     ("fixed_point", np.dtype(np.float32)): _core.FixedPoint32,
     ("fixed_point", np.dtype(np.float64)): _core.FixedPoint64,
@@ -32,7 +34,7 @@ _SOLVERS: dict[tuple[str, Any], Any] = {
 
 def on_stream() -> AbstractContextManager[Any]:
     """Where the map's work goes: here, at once."""
-    return nullcontext()
+    return _HERE
 
 
 def inward(array: np.ndarray, what: str = "array") -> np.ndarray:
@@ -43,6 +45,11 @@ def inward(array: np.ndarray, what: str = "array") -> np.ndarray:
 def outward(array: np.ndarray) -> np.ndarray:
     """An array of this door, as the caller and the map get it."""
     return array
+
+
+def all_outward(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same for several; None stays None."""
+    return arrays
 
 
 def solver(
@@ -84,21 +91,15 @@ def answers(solver: Any, memory: np.ndarray, shape: tuple[int, ...], dtype: Any)
     return solver.advance
 
 
-def native_report(arrays: tuple[Any, ...], trace: Any) -> Any:
-    """The report's arrays, as the core takes them."""
-    status, steps, residual, scale, rejected, singular = arrays
-    return _core.Report(status, steps, residual, scale, rejected, singular, trace)
-
-
-def empty(shape: Any, dtype: Any) -> np.ndarray:
-    """Memory that nothing has been written to."""
-    return np.empty(shape, dtype)
+def native_report(status: np.ndarray, integers: np.ndarray, reals: np.ndarray, trace: np.ndarray | None) -> Any:
+    """The report's arrays, as the core takes them: steps, rejected, singular and residual, scale by rows of a block."""
+    return _core.Report(status, integers, reals, trace)
 
 
 def scratch(size: int) -> np.ndarray:
     """``size`` bytes at an address that a solver accepts."""
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
+    raw = np.empty(size + _core.alignment, np.uint8)
+    start = _core.to_alignment(raw)
     return raw[start : start + size]
 
 
