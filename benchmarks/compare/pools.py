@@ -36,6 +36,12 @@ def _controller() -> Any:
     return threadpoolctl.ThreadpoolController().select(user_api="blas")
 
 
+def blas_libraries() -> list[str]:
+    """Where the loaded ones lie."""
+    controller = _controller()
+    return [] if controller is None else [library.filepath for library in controller.lib_controllers]
+
+
 def set_threads(blas: int, torch: int) -> None:
     controller = _controller()
     if controller is not None:

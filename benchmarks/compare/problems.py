@@ -15,6 +15,7 @@ import numpy as np
 RTOL = 1e-6  # asked of every row, relative to |f(z)|
 SLACK = 1.1  # an answer up to this many times beyond it still counts
 STEPS = 1000
+THREADS = 2
 SIZES = ((1, 64), (1, 1024), (32, 128), (64, 512), (256, 1024), (1024, 256))
 QUICK = ((3, 20),)
 
@@ -26,7 +27,7 @@ class Problem:
     W: np.ndarray
     x: np.ndarray
     activation: str
-    threads: int = 2
+    threads: int = THREADS
 
     @property
     def rows(self) -> int:

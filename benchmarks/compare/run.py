@@ -23,7 +23,7 @@ sys.path[0] = str(HERE.parent)  # in place of this folder, so that no module of 
 from compare import pools  # noqa: E402
 from harness import machine  # noqa: E402
 
-GROUPS = ("solves", "harder", "training")
+GROUPS = ("solves", "harder", "training", "products", "callable", "skewed", "busy", "scaling")
 THREADS = 2
 
 
@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one repeat: shows that it runs")
     parser.add_argument("--out", type=Path, help="file to write; default: baselines/compare/<machine>.jsonl if all run")
     parser.add_argument("--limit", type=Path, help="folder of a limit program to be timed beside")
+    parser.add_argument("--library", type=Path, help="libdeqcore_compare.so; default: built in build/benchmarks")
     options = parser.parse_args()
     for group in options.groups:
         if group not in GROUPS:
@@ -44,8 +45,9 @@ def main() -> int:
     if out is None and not options.quick and not options.groups:
         out = HERE.parent / "baselines" / "compare" / f"{machine.slug()}.jsonl"
 
-    from compare import peers, report  # after prepare(): these load NumPy and what else is there
+    from compare import peers, products, report  # after prepare(): these load NumPy and what else is there
 
+    products.LIBRARY = options.library
     header = {"machine": described(peers.find(options.limit))}
     print("\n".join(f"{name + ':':<17} {value}" for name, value in header["machine"].items()), flush=True)
     lines = [header]
