@@ -19,7 +19,7 @@ from . import peers, pools, problems
 from .contest import Entry, by_rows, chosen, try_out
 
 NEIGHBOUR = "while True: pass"
-CASE_SECONDS = 6.0
+CASE_SECONDS = 4.0
 
 
 def cases(plan: Plan) -> Iterator[dict[str, Any]]:

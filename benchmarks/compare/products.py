@@ -86,8 +86,7 @@ def measure(
         y = results["torch mm"] = np.empty((rows, outputs), np.float32)
         bodies["torch mm"] = torch_product(x, W, y, times)
     before = [
-        pools.before(threads if name.startswith("OpenBLAS") else 1, threads, body, 0.0)
-        for name, body in bodies.items()
+        pools.before(threads if name.startswith("OpenBLAS") else 1, threads, body, 0.0) for name, body in bodies.items()
     ]
     taken = in_turn(plan, threads, list(bodies.values()), before=before, wall=True, case_seconds=CASE_SECONDS) / times
     for handle in held:

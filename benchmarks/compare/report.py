@@ -118,12 +118,14 @@ def beside_peers(problem: str, name: str | None = None) -> Callable[[Line, Seque
             cells = [cell([line for line in here if line["library"] == library]) for library in libraries]
             ours = fastest(here, (OURS,))
             peer, limit = fastest(here, PEERS), fastest(here, (LIMIT,))
-            rows.append([
-                f"{shape[0]} x {shape[1]}",
-                *cells,
-                f"{peer[0] / ours[0]:.2f} ({peer[1]})" if peer and ours else "-",
-                f"{ours[0] / limit[0]:.2f}" if limit and ours else "-",
-            ])
+            rows.append(
+                [
+                    f"{shape[0]} x {shape[1]}",
+                    *cells,
+                    f"{peer[0] / ours[0]:.2f} ({peer[1]})" if peer and ours else "-",
+                    f"{ours[0] / limit[0]:.2f}" if limit and ours else "-",
+                ]
+            )
         return ([f"{name}, milliseconds:", ""] if name else []) + markdown(head, rows)
 
     return make
@@ -168,12 +170,14 @@ def products(_: Line, lines: Sequence[Line]) -> list[str]:
     for problem, threads in dict.fromkeys((line["problem"], line["threads"]) for line in own):
         times = {line["method"]: line["seconds"]["median"] for line in own
                  if (line["problem"], line["threads"]) == (problem, threads)}  # fmt: skip
-        rows.append([
-            problem.removeprefix("product "),
-            str(threads),
-            *(f"{times[name] * 1e6:.3g}" if name in times else "-" for name in names),
-            f"{min(times.values()) / times[names[0]]:.2f}",
-        ])
+        rows.append(
+            [
+                problem.removeprefix("product "),
+                str(threads),
+                *(f"{times[name] * 1e6:.3g}" if name in times else "-" for name in names),
+                f"{min(times.values()) / times[names[0]]:.2f}",
+            ]
+        )
     return markdown(["rows x outputs x inputs", "threads", *names, "best / deqcore"], rows)
 
 

@@ -87,9 +87,7 @@ def wide(plan: Plan, rows: int, width: int) -> Iterator[dict[str, Any]]:
         )  # fmt: skip
         return found["solution"].value
 
-    contestants = [
-        Contestant("deqcore NumPy callable", "", partial(ours, threads=THREADS), per_row=True, always=True)
-    ]
+    contestants = [Contestant("deqcore NumPy callable", "", partial(ours, threads=THREADS), per_row=True, always=True)]
     contestants += by_torchdeq(x) if peers.there("torchdeq") else []
     contestants += by_jaxopt(x) if peers.there("jaxopt") else []
     judge = by_rows(residuals, RTOL * SLACK)

@@ -97,18 +97,12 @@ class Solver:
 def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
     # its norm is the largest element's or the Euclidean one, by version: the tolerances tried see to the rest
     scale = float(np.abs(problem.x).max()) * 0.25
-    settings = [(0, "MGS")] if method == "picard" else [(6, name) for name in ("MGS", "ICWY", "DCGS2")]
-    for history, name in settings:
-        for blas in dict.fromkeys((1, problem.threads)):
-            solver = Solver(problem, history, ORTHOGONALISE[name])
-            setting = f"BLAS {blas}" if history == 0 else f"history 6, {name}; BLAS {blas}"
-            yield Contestant(
-                "KINSOL",
-                setting,
-                partial(_scaled, solver, scale),
-                default=name == "MGS" and blas == 1,
-                blas=blas,
-            )
+    history = 0 if method == "picard" else 6  # its default is plain iteration: the history is ours
+    settings = [("MGS", 1), ("MGS", 2)] if method == "picard" else [("MGS", 1), ("ICWY", 1), ("DCGS2", 1), ("MGS", 2)]
+    for at, (name, blas) in enumerate(settings):
+        solver = Solver(problem, history, ORTHOGONALISE[name])
+        setting = f"BLAS {blas}" if history == 0 else f"history 6, {name}; BLAS {blas}"
+        yield Contestant("KINSOL", setting, partial(_scaled, solver, scale), default=at == 0, blas=blas)
 
 
 def _scaled(solver: Solver, scale: float, tolerance: float) -> np.ndarray:

@@ -23,22 +23,20 @@ def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
 
     f, z0 = in_numpy(problem), np.zeros_like(problem.x)
     scale = float(np.linalg.norm(problem.x))
-    default: dict[str, Any] = {}
     # alpha: F(z) = f(z) - z has a Jacobian near -1; no line search: a step costs one evaluation
-    tuned = [{"alpha": 1.0, "M": 6, "line_search": None, "w0": w0} for w0 in (1e-2, 1e-5)]
-    for options in (default, *tuned):
-        for blas in dict.fromkeys((1, problem.threads)):
+    tuned: dict[str, Any] = {"alpha": 1.0, "M": 6, "line_search": None}
+    settings: list[tuple[str, int, dict[str, Any]]] = [("default", 1, {})]
+    for w0, blas in ((1e-2, 1), (1e-2, 2), (1e-5, 1)):
+        settings.append((f"M 6, alpha 1, w0 {w0:g}, no line search; BLAS {blas}", blas, {**tuned, "w0": w0}))
+    for setting, blas, options in settings:
 
-            def solve(tolerance: float, options: dict[str, Any] = options) -> np.ndarray:
-                try:
-                    return anderson(
-                        lambda z: f(z, problem.x) - z, z0, f_tol=tolerance * scale, tol_norm=np.linalg.norm,
-                        maxiter=STEPS, **options,
-                    )  # fmt: skip
-                except NoConvergence as error:
-                    return np.asarray(error.args[0]).reshape(z0.shape)
+        def solve(tolerance: float, options: dict[str, Any] = options) -> np.ndarray:
+            try:
+                return anderson(
+                    lambda z: f(z, problem.x) - z, z0, f_tol=tolerance * scale, tol_norm=np.linalg.norm,
+                    maxiter=STEPS, **options,
+                )  # fmt: skip
+            except NoConvergence as error:
+                return np.asarray(error.args[0]).reshape(z0.shape)
 
-            setting = "default" if options is default else f"M 6, alpha 1, w0 {options['w0']:g}, no line search"
-            yield Contestant(
-                "SciPy", f"{setting}; BLAS {blas}", solve, default=options is default and blas == 1, blas=blas
-            )  # fmt: skip
+        yield Contestant("SciPy", setting, solve, default=setting == "default", blas=blas)

@@ -15,7 +15,7 @@ from ..problems import STEPS, Problem
 
 NEEDS = ("torch", "torchdeq")
 INSTALL = "pip install torch torchdeq"
-TUNED = ((1e-8, 6), (1e-11, 6), (1e-11, 10))  # lam, m
+TUNED = ((1e-8, 6, 2), (1e-11, 6, 2), (1e-11, 10, 2), (1e-11, 6, 1))  # lam, m, threads
 
 
 def _map(torch: Any, problem: Problem, W: Any) -> Any:
@@ -48,10 +48,9 @@ def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
             called = partial(directly, solver=fixed_point_iter)
             yield Contestant("torchdeq", f"solver called; threads {threads}", called, per_row=True, torch=threads)
         return
-    for lam, m in TUNED:
-        for threads in dict.fromkeys((problem.threads, 1)):
-            tuned = partial(directly, solver=anderson_solver, lam=lam, m=m)
-            yield Contestant("torchdeq", f"lam {lam:g}, m {m}; threads {threads}", tuned, per_row=True, torch=threads)
+    for lam, m, threads in TUNED:
+        tuned = partial(directly, solver=anderson_solver, lam=lam, m=m)
+        yield Contestant("torchdeq", f"lam {lam:g}, m {m}; threads {threads}", tuned, per_row=True, torch=threads)
 
 
 def trainers(problem: Problem) -> Iterator[Contestant]:
@@ -77,16 +76,14 @@ def trainers(problem: Problem) -> Iterator[Contestant]:
         return tuple(part.detach().numpy() for part in answer)
 
     picard = "fixed_point_iter"
-    settings = [("default", picard, picard), ("anderson, lam 0.0001", "anderson", "anderson")]
+    settings = [("default", picard, picard, 2), ("plain; threads 1", picard, picard, 1)]
     for lam in (1e-8, 1e-11):
         tuned = f"anderson, lam {lam:g}"
         register_solver(tuned, partial(anderson_solver, lam=lam))
-        settings += [(tuned, tuned, tuned), (f"{tuned}; backward plain", tuned, picard)]
-    for setting, forward, backward in settings:
-        for threads in dict.fromkeys((problem.threads, 1)):
-            default = setting == "default" and threads == problem.threads
-            yield Contestant(
-                "torchdeq", "default" if default else f"{setting}; threads {threads}",
-                partial(step, forward=forward, backward=backward), default=default, per_row=True, value=value,
-                torch=threads,
-            )  # fmt: skip
+        settings.append((f"{tuned}; threads 2", tuned, tuned, 2))
+    settings += [(f"{tuned}; threads 1", tuned, tuned, 1), (f"{tuned}; backward plain; threads 2", tuned, picard, 2)]
+    for setting, forward, backward, threads in settings:
+        yield Contestant(
+            "torchdeq", setting, partial(step, forward=forward, backward=backward), default=setting == "default",
+            per_row=True, value=value, torch=threads,
+        )  # fmt: skip
