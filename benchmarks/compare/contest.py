@@ -23,6 +23,7 @@ from .problems import RTOL
 LADDER = tuple(RTOL * 2.0 ** (3 - k) for k in range(8))  # tolerances tried, the loosest first
 TRIAL_SECONDS = 0.15
 CASE_SECONDS = 4.0
+SEARCH_SECONDS = 5.0  # for a setting's tolerance; then it has missed
 SLOW = 1.5  # seconds: a setting beyond is timed in its trial only
 
 
@@ -88,11 +89,11 @@ def timed(contestant: Contestant, tolerance: float) -> tuple[float, Any]:
 def try_out(contestant: Contestant, judge: Judge, quick: bool) -> Entry | None:
     """Find the tolerance and the time of one contestant; None if it raises or answers nothing."""
     pools.set_threads(contestant.blas, contestant.torch)
-    entry = None
+    entry, started = None, time.perf_counter()
     for tolerance in (RTOL,) if contestant.per_row else LADDER:
         try:
             seconds, answer = timed(contestant, tolerance)
-            if seconds > 0.2:  # it may have compiled
+            if entry is None and seconds > 0.2:  # it may have compiled
                 again, answer = timed(contestant, tolerance)
                 seconds = min(seconds, again)
         except Exception as error:  # whatever another library raises: it is out, and the run goes on
@@ -100,7 +101,7 @@ def try_out(contestant: Contestant, judge: Judge, quick: bool) -> Entry | None:
             print(f"  {contestant.name}: {type(error).__name__}: {said[0][:150]}", flush=True)
             return entry
         entry = Entry(contestant, tolerance, judge(contestant.value(answer)), seconds)
-        if entry.verdict.good or seconds > SLOW:
+        if entry.verdict.good or time.perf_counter() - started > SEARCH_SECONDS:
             break
     if entry is None or quick or entry.seconds > SLOW or not entry.verdict.good:
         return entry

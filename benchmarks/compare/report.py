@@ -241,7 +241,7 @@ def scaling(_: Line, lines: Sequence[Line]) -> list[str]:
         for line in own
     ]
     head = ["along", "rows x width", "history", "threads", "time", "per row and step", "Gflop/s", "scratch bytes"]
-    return markdown(head, rows)
+    return [*markdown(head, rows), "", "![Time and scratch against rows, width and history](comparison-scaling.png)"]
 
 
 def machine(header: Line, _: Sequence[Line]) -> list[str]:
@@ -305,6 +305,8 @@ def charts(lines: Sequence[Line]) -> None:
     pyplot.close(figure)
 
     own = [line for line in lines if line.get("group") == "scaling" and "history" in line]
+    if not own:
+        return
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     for axis, along in zip(axes, ("rows", "width", "history"), strict=True):
         here = [line for line in own if line["problem"].startswith(f"scaling with {along}")]
