@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import machine
+from harness.build import build
 
 HERE = Path(__file__).resolve().parent
 GROUPS = (
@@ -93,7 +93,7 @@ def described(on_device: bool) -> dict[str, Any]:
 
 def cpp_cases(group: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.binary is None:
-        options.binary = build(options.quick)
+        options.binary = build("deqcore_benchmarks", options.quick) / "cpp" / "deqcore_benchmarks"
     command = [str(options.binary), group, *(["--quick"] if options.quick else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8") as process:
         assert process.stdout is not None
@@ -101,27 +101,6 @@ def cpp_cases(group: str, options: argparse.Namespace) -> Iterator[dict[str, Any
             yield json.loads(line)
     if process.returncode:
         raise SystemExit(f"{group}: the C++ benchmarks ended with {process.returncode}")
-
-
-def build(quick: bool) -> Path:
-    """Build the C++ benchmarks, with the cmake and ninja of this environment if it has them."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    cmake = shutil.which("cmake", path=path)
-    if cmake is None:
-        raise SystemExit("the C++ benchmarks need cmake: pip install 'deqcore[test]', or give --binary")
-    # a quick run shows that everything runs, and its times say nothing: compiling is what it would wait for
-    folder = HERE.parent / "build" / ("benchmarks-quick" if quick else "benchmarks")
-    options = ["-DDEQCORE_BENCHMARKS=ON", "-DDEQCORE_TESTS=OFF", "-DDEQCORE_INSTALL=OFF", "-DDEQCORE_CUDA=OFF"]
-    options += ["-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0"] if quick else ["-DCMAKE_BUILD_TYPE=Release"]
-    if shutil.which("ninja", path=path) and not (folder / "CMakeCache.txt").exists():
-        options += ["-G", "Ninja"]
-    configure = [cmake, "-S", HERE.parent, "-B", folder, *options]
-    for command in (configure, [cmake, "--build", folder, "--parallel", machine.cores()]):
-        words, env = [str(word) for word in command], {**os.environ, "PATH": path}
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
-        if done.returncode:
-            raise SystemExit(f"the C++ benchmarks could not be built:\n{done.stdout}{done.stderr}")
-    return folder / "benchmarks" / "cpp" / "deqcore_benchmarks"
 
 
 def python_cases(group: str, quick: bool) -> Iterator[dict[str, Any]]:

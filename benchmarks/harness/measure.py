@@ -44,12 +44,24 @@ def figures(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def in_turn(plan: Plan, threads: int, bodies: Sequence[Callable[[], Any]]) -> np.ndarray:
+def in_turn(
+    plan: Plan,
+    threads: int,
+    bodies: Sequence[Callable[[], Any]],
+    *,
+    before: Sequence[Callable[[], Any]] = (),
+    wall: bool = False,
+    case_seconds: float = np.inf,
+    fewest: int = 5,
+) -> np.ndarray:
     """Seconds per call, (rounds, bodies). Bodies take turns, so that a slow moment of the machine meets all of them.
 
-    One thread is timed by its own CPU time, which a busy machine disturbs least; several by the wall's clock.
+    One thread is timed by its own CPU time, which a busy machine disturbs least; several, and bodies whose library
+    works in threads of its own (``wall``), by the wall's clock. ``before``, one per body, runs untimed before its body
+    in each round. Beyond ``case_seconds`` there are fewer rounds, ``fewest`` at least.
     """
-    now = time.thread_time if threads == 1 else time.perf_counter
+    now = time.thread_time if threads == 1 and not wall else time.perf_counter
+    prepare = before or [lambda: None] * len(bodies)
 
     def seconds(body: Callable[[], Any], calls: int) -> float:
         start = now()
@@ -58,12 +70,23 @@ def in_turn(plan: Plan, threads: int, bodies: Sequence[Callable[[], Any]]) -> np
         return now() - start
 
     calls = [1] * len(bodies)
+    started = time.perf_counter()
     for i, body in enumerate(bodies):
+        prepare[i]()
         taken = seconds(body, 1)  # warms up
         while taken < plan.sample_seconds:
             calls[i] *= 2
             taken = seconds(body, calls[i])
-    rounds = [[seconds(body, n) / n for body, n in zip(bodies, calls, strict=True)] for _ in range(plan.repeats)]
+    turns = list(zip(prepare, bodies, calls, strict=True))
+    rounds: list[list[float]] = []
+    for _ in range(plan.repeats):
+        if len(rounds) >= fewest and time.perf_counter() - started > case_seconds:
+            break
+        times = []
+        for make_ready, body, n in turns:
+            make_ready()
+            times.append(seconds(body, n) / n)
+        rounds.append(times)
     return np.array(rounds)
 
 

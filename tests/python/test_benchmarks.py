@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -77,6 +78,63 @@ def test_counts_repeat_exactly_and_a_difference_is_an_error(python_lines, tmp_pa
     held = run("report.py", again, "--against", python_lines)
     assert held.returncode == 1
     assert " 1 counts differ" in held.stdout
+
+
+COMPARED = ("solves", "harder", "training", "callable", "skewed", "busy", "scaling")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "quick.jsonl"
+    done = run("compare/run.py", "--quick", "--out", out, *COMPARED)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+def test_the_comparison_runs_with_whatever_is_installed(compared):
+    cases = cases_of(compared[0])
+    check(cases)
+    assert {case["group"] for case in cases} == set(COMPARED)
+    for case in cases:
+        if case["library"].startswith("deqcore"):
+            assert case.get("good", True), case
+    wide = [case for case in cases if case["problem"] == "wide rows, anderson" and "planned" in case["counts"]]
+    assert [case["counts"]["scratch bytes"] for case in wide] == [case["counts"]["planned"] for case in wide]
+
+
+@pytest.mark.parametrize(
+    ("library", "package", "group"),
+    [("SciPy", "scipy", "solves"), ("torchdeq", "torchdeq", "training"), ("jaxopt", "jaxopt", "training"),
+     ("optimistix", "optimistix", "training")],
+)  # fmt: skip
+def test_a_peer_takes_part_or_is_said_to_be_absent(compared, library, package, group):
+    out, printed = compared
+    if importlib.util.find_spec(package) is None:
+        assert f"{package} is absent; pip install" in printed
+        pytest.skip(f"{package} is not installed")
+    good = [case["good"] for case in cases_of(out) if (case["library"], case["group"]) == (library, group)]
+    assert any(good)
+
+
+def test_products_are_compared(tmp_path):
+    out = tmp_path / "quick.jsonl"
+    done = run("compare/run.py", "--quick", "--out", out, "products")
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = cases_of(out)
+    check(cases)
+    assert all(case["good"] for case in cases)
+    assert "deqcore packed" in {case["method"] for case in cases}
+
+
+def test_the_page_of_comparisons_is_that_of_the_committed_results():
+    held = run("compare/report.py", "--check")
+    assert held.returncode == 0, held.stdout + held.stderr
+
+
+def test_a_report_is_made_of_what_was_run(compared):
+    done = run("compare/report.py", compared[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "## training" in done.stdout
 
 
 def built():

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The solver's own time per step of Anderson with six columns on a map that costs nothing, against its bytes.
+
+Time is (long solve - short solve) / steps - the map's. A step of deqcore moves 2 history + 12 blocks of the batch's
+size; the floor is those bytes at the rate of memory, the best of a read and a copy over as many bytes. deqcore and
+torchdeq are handed answers that are ready; jaxopt's map must be traced, so it is a chaotic one, subtracted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import deqcore
+from harness.measure import Plan, case, figures
+
+from . import peers, pools
+from .problems import THREADS
+
+SHAPES = ((64, 512), (256, 4096), (8, 100_000))
+QUICK = ((3, 20),)
+HISTORY, ANSWERS = 6, 9
+BLOCKS = 2 * HISTORY + 12
+
+Solve = Callable[[int], Any]  # so many steps
+
+
+def cases(plan: Plan) -> Iterator[dict[str, Any]]:
+    for rows, width in QUICK if plan.quick else SHAPES:
+        for threads in (1, THREADS):
+            yield from measure(plan, rows, width, threads)
+
+
+def measure(plan: Plan, rows: int, width: int, threads: int) -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    answers = [rng.uniform(-1, 1, (rows, width)).astype(np.float32) for _ in range(ANSWERS)]
+    bytes_moved = BLOCKS * rows * width * 4
+    short = 20
+    long = 40 if plan.quick else short + int(min(2000, max(30, 0.15 / (bytes_moved / 10e9))))
+    solvers: dict[str, tuple[Solve, Solve | None]] = {"deqcore NumPy callable": (ours(answers, threads), None)}
+    if peers.there("torchdeq"):
+        solvers["torchdeq"] = by_torchdeq(answers), None
+    if peers.there("jaxopt") and threads == THREADS:  # its pool has one size
+        solvers["jaxopt"] = by_jaxopt(answers[0])
+    memory = memory_seconds(bytes_moved)
+    pools.set_threads(1, threads)
+    for solve, bare in solvers.values():
+        for steps in (short, long):
+            solve(steps)
+            if bare is not None:
+                bare(steps)
+    taken: dict[str, list[float]] = {name: [] for name in solvers}
+    floors = []
+    for _ in range(1 if plan.quick else 9):
+        for name, (solve, bare) in solvers.items():
+            time.sleep(0 if plan.quick else pools.PAUSE)
+            times = [seconds(solve, long) - seconds(solve, short)]
+            if bare is not None:
+                times.append(seconds(bare, short) - seconds(bare, long))
+            taken[name].append(sum(times) / (long - short))
+        floors.append(memory())
+    floor = float(np.median(floors))
+    for name in solvers:
+        line = case(
+            "solver's own time per step, Anderson, history 6", name, np.float32, rows, width, threads, clock="wall",
+            counts={"bytes": bytes_moved}, samples=taken[name],
+            floor=(floor, "its bytes at the rate of memory"), parts={"byte/s of memory": bytes_moved / floor},
+        )  # fmt: skip
+        over = float(np.median(taken[name]) / np.median(taken["deqcore NumPy callable"]))
+        yield line | {"library": name.split()[0], "over_ours": figures(over)}
+
+
+def seconds(run: Solve, steps: int) -> float:
+    start = time.perf_counter()
+    run(steps)
+    return time.perf_counter() - start
+
+
+def ours(answers: list[np.ndarray], threads: int) -> Solve:
+    z0, method = np.zeros_like(answers[0]), deqcore.Anderson(history=HISTORY, growth=math.inf)
+
+    def solve(steps: int) -> None:
+        following = itertools.cycle(answers).__next__
+        solution = deqcore.fixed_point(
+            lambda z: following(), z0, method=method, max_steps=steps, threads=threads, on_failure="return"
+        )
+        if solution.nfe != steps:
+            raise RuntimeError(f"the map was called {solution.nfe} times and not {steps}: {solution.message}")
+
+    return solve
+
+
+def by_torchdeq(answers: list[np.ndarray]) -> Solve:
+    import torch
+    from torchdeq.solver.anderson import anderson_solver
+
+    ready, z0 = [torch.from_numpy(answer) for answer in answers], torch.zeros(answers[0].shape)
+
+    def solve(steps: int) -> None:
+        following = itertools.cycle(ready).__next__
+        with torch.no_grad():
+            anderson_solver(lambda z: following(), z0, max_iter=steps, tol=0.0, stop_mode="rel", m=HISTORY)
+
+    return solve
+
+
+def by_jaxopt(start: np.ndarray) -> tuple[Solve, Solve]:
+    import jax
+    import jax.numpy as jnp
+    import jaxopt
+
+    z0 = jnp.asarray(start)
+
+    def f(z: Any) -> Any:
+        inside = jnp.clip(z, -1, 1)
+        return 1 - 1.9 * inside * inside
+
+    @jax.jit
+    def solve(z0: Any, steps: Any) -> Any:
+        solver = jaxopt.AndersonAcceleration(f, history_size=HISTORY, tol=-1.0, maxiter=steps)
+        state = solver.init_state(z0)
+        return jax.lax.fori_loop(0, steps, lambda _, at: tuple(solver.update(*at)), (z0, state))[0]
+
+    @jax.jit
+    def bare(z0: Any, steps: Any) -> Any:
+        return jax.lax.fori_loop(0, steps, lambda _, z: f(z), z0)
+
+    return lambda steps: solve(z0, steps).block_until_ready(), lambda steps: bare(z0, steps).block_until_ready()
+
+
+def memory_seconds(bytes_moved: int) -> Callable[[], float]:
+    """-> a function that times the best of a read and a copy of so many bytes, on one thread."""
+    block = np.zeros(bytes_moved // 4, np.float32)
+    half = block.size // 2
+    times = max(1, int(2e-3 / (bytes_moved / 10e9)))
+
+    def of(body: Callable[[], Any]) -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            body()
+        return (time.perf_counter() - start) / times
+
+    return lambda: min(of(lambda: np.dot(block, block)), of(lambda: np.copyto(block[half : 2 * half], block[:half])))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A limit program given by --limit FOLDER: a folder with limit.c and run_limit.py, which is run and not part of this.
+
+It is a rough upper bound on speed (no safeguard, no best iterate, sums in float32) written for AVX-512. On a machine
+without, it is compiled with each such operation as two of AVX2 and tiles of three rows, which fit 16 registers: its
+panels are then too wide for the cache at width 1024, so there it bounds less.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..contest import Contestant
+from ..problems import STEPS, Problem
+
+HERE = Path(__file__).resolve().parent
+INSTALL = "--limit FOLDER names it"
+_module: Any = None
+
+
+def load(folder: Path | None) -> str:
+    """Compile it; -> what is to be said about it."""
+    global _module
+    if folder is None:
+        return "not given"
+    spec = importlib.util.spec_from_file_location("run_limit", folder / "run_limit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    said = "AVX-512"
+    if "avx512f" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
+        said = "in halves, on AVX2"
+        built = _in_halves((folder / "limit.c").read_text(encoding="utf-8"))
+        module.build = lambda: built
+    _module = module
+    return said
+
+
+def missing() -> bool:
+    return _module is None
+
+
+def _in_halves(source: str) -> Any:
+    header = f'#include "{HERE / "avx512_in_halves.h"}"'
+    source = source.replace("#include <immintrin.h>", header).replace("#define MR 14", "#define MR 3")
+    with tempfile.TemporaryDirectory() as folder:
+        text, out = Path(folder) / "limit.c", Path(folder) / "limit.so"
+        text.write_text(source, encoding="utf-8")
+        flags = ["-O3", "-march=native", "-ffast-math", "-fPIC", "-shared", "-w", "-fopenmp"]
+        subprocess.run(["gcc", *flags, str(text), "-o", str(out), "-lm"], check=True)
+        return ctypes.CDLL(str(out))
+
+
+def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
+    limit = _module.Limit(problem.threads)
+
+    def solve(tolerance: float) -> Any:
+        if tolerance not in runs:
+            runs[tolerance] = limit.solver(
+                problem.W, problem.x, method, tolerance, act=problem.activation, max_steps=STEPS
+            )
+        return runs[tolerance]()
+
+    runs: dict[float, Any] = {}
+    yield Contestant("limit program", "", solve, per_row=True, always=True, value=lambda answer: answer[0])
+
+
+def trainers(problem: Problem) -> Iterator[Contestant]:
+    limit = _module.Limit(problem.threads)
+
+    def step(tolerance: float) -> Any:
+        return limit.training_step(problem.W, problem.x, tolerance, problem.activation, max_steps=STEPS)()
+
+    yield Contestant(
+        "limit program", "", step, per_row=True, always=True, blas=problem.threads,
+        value=lambda answer: (None, answer[0]),
+    )  # fmt: skip

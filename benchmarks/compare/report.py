@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables and charts of a comparison.
+
+    python benchmarks/compare/report.py [FILE]      print the tables
+    ... --write                                     renew docs/comparison.md between its marks, and its charts
+    ... --check                                     exit status 1 if docs/comparison.md is not what --write gives
+
+FILE is the one in baselines/compare if there is one only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+RESULTS = BENCHMARKS / "baselines" / "compare"
+DOCS = BENCHMARKS.parent / "docs"
+PAGE = DOCS / "comparison.md"
+
+Line = dict[str, Any]
+OURS = "deqcore"
+CALLABLE = "deqcore NumPy callable"
+LIMIT = "limit program"
+PEERS = ("torchdeq", "jaxopt", "optimistix", "SciPy", "KINSOL")
+MISSED = "(missed)"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Tables and charts of a comparison.")
+    parser.add_argument("file", type=Path, nargs="?")
+    parser.add_argument("--write", action="store_true", help="renew docs/comparison.md and its charts")
+    parser.add_argument("--check", action="store_true", help="say whether docs/comparison.md is up to date")
+    options = parser.parse_args()
+    file = options.file
+    if file is None:
+        found = sorted(RESULTS.glob("*.jsonl"))
+        if len(found) != 1:
+            parser.error(f"{len(found)} files in {RESULTS.name}; name one")
+        file = found[0]
+    header, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    sections = {name: "\n".join(make(header, lines)) for name, make in SECTIONS.items()}
+    if options.write or options.check:
+        page = PAGE.read_text(encoding="utf-8")
+        renewed = filled(page, sections)
+        if options.check:
+            if renewed != page:
+                print("docs/comparison.md is out of date: python benchmarks/compare/report.py --write")
+            return int(renewed != page)
+        PAGE.write_text(renewed, encoding="utf-8")
+        charts(lines)
+        return 0
+    for name, text in sections.items():
+        print(f"\n## {name}\n\n{text}")
+    return 0
+
+
+def filled(page: str, sections: dict[str, str]) -> str:
+    """The page with each section between ``<!-- name: begin -->`` and ``<!-- name: end -->`` renewed."""
+    for name, text in sections.items():
+        marks = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
+        page = marks.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)
+    return page
+
+
+def console(line: Line) -> str:
+    """One line of a run's output."""
+    text = f"  {line['method']:<44} {duration(line['seconds']['median']):>8}"
+    text += f" ({duration(line['seconds']['low'])}..{duration(line['seconds']['high'])})"
+    if "over_ours" in line:
+        text += f"  {line['over_ours']:.3g} x ours"
+    if "floor" in line:
+        text += f"  {line['over_floor']:.3g} x floor"
+    if "error" in line:
+        text += f"  error {line['error']:.1e}{'' if line['good'] else ' ' + MISSED}"
+    for name, value in line.get("parts", {}).items():
+        text += f"; {name} {value / 1e9:.3g} G" if "/s" in name else f"; {name} {duration(value)}"
+    counts = ", ".join(f"{name} {value}" for name, value in line["counts"].items())
+    return f"{text}  [{counts}]" + (f"  {line['role']}" if line.get("role", "as is") != "as is" else "")
+
+
+def duration(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
+        if abs(seconds) * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g}"
+
+
+def shapes_of(lines: Sequence[Line]) -> list[tuple[int, int, int]]:
+    return list(dict.fromkeys((line["rows"], line["width"], line["threads"]) for line in lines))
+
+
+def beside_peers(problem: str, name: str | None = None) -> Callable[[Line, Sequence[Line]], list[str]]:
+    """Milliseconds by size and library, default / best; the last columns are ratios."""
+
+    def make(_: Line, lines: Sequence[Line]) -> list[str]:
+        own = [line for line in lines if line["problem"] == problem]
+        if not own:
+            return ["Not measured."]
+        libraries = [one for one in (OURS, LIMIT, CALLABLE, *PEERS) if any(line["library"] == one for line in own)]
+        head = ["rows x width", *libraries, "fastest peer / deqcore", "deqcore / limit program"]
+        rows = []
+        for shape in shapes_of(own):
+            here = [line for line in own if (line["rows"], line["width"], line["threads"]) == shape]
+            cells = [cell([line for line in here if line["library"] == library]) for library in libraries]
+            ours = fastest(here, (OURS,))
+            peer, limit = fastest(here, PEERS), fastest(here, (LIMIT,))
+            rows.append(
+                [
+                    f"{shape[0]} x {shape[1]}",
+                    *cells,
+                    f"{peer[0] / ours[0]:.2f} ({peer[1]})" if peer and ours else "-",
+                    f"{ours[0] / limit[0]:.2f}" if limit and ours else "-",
+                ]
+            )
+        return ([f"{name}, milliseconds:", ""] if name else []) + markdown(head, rows)
+
+    return make
+
+
+def cell(lines: Sequence[Line]) -> str:
+    """The default's time and the best setting's; ``(missed)``: the answer is not good."""
+    order = {"default": 0, "as is": 1, "default and best": 1, "best": 2}
+    told = [
+        milliseconds(line["seconds"]["median"]) + ("" if line["good"] else f" {MISSED}")
+        for line in sorted(lines, key=lambda line: order[line["role"]])
+    ]
+    return " / ".join(told) or "-"
+
+
+def fastest(lines: Sequence[Line], libraries: Sequence[str]) -> tuple[float, str] | None:
+    good = [line for line in lines if line["library"] in libraries and line["good"]]
+    return min(((line["seconds"]["median"], line["library"]) for line in good), default=None)
+
+
+def settings(_: Line, lines: Sequence[Line]) -> list[str]:
+    """Which setting was a library's fastest, and how often."""
+    rows = []
+    for problem in dict.fromkeys(line["problem"] for line in lines if "role" in line):
+        for library in PEERS:
+            best: dict[str, int] = {}
+            for line in lines:
+                if line["problem"] == problem and line["library"] == library and "best" in line.get("role", ""):
+                    best[line["setting"]] = best.get(line["setting"], 0) + 1
+            if best:
+                ranked = sorted(best.items(), key=lambda one: -one[1])
+                rows.append([problem, library, "; ".join(f"{setting} ({count})" for setting, count in ranked)])
+    return markdown(["problem", "library", "fastest settings (sizes)"], rows) if rows else ["Not measured."]
+
+
+def products(_: Line, lines: Sequence[Line]) -> list[str]:
+    own = [line for line in lines if line.get("group") == "products"]
+    if not own:
+        return ["Not measured."]
+    names = list(dict.fromkeys(line["method"] for line in own))
+    rows = []
+    for problem, threads in dict.fromkeys((line["problem"], line["threads"]) for line in own):
+        times = {line["method"]: line["seconds"]["median"] for line in own
+                 if (line["problem"], line["threads"]) == (problem, threads)}  # fmt: skip
+        rows.append(
+            [
+                problem.removeprefix("product "),
+                str(threads),
+                *(f"{times[name] * 1e6:.3g}" if name in times else "-" for name in names),
+                f"{min(times.values()) / times[names[0]]:.2f}",
+            ]
+        )
+    return markdown(["rows x outputs x inputs", "threads", *names, "best / deqcore"], rows)
+
+
+def of_callable(_: Line, lines: Sequence[Line]) -> list[str]:
+    own = [line for line in lines if line.get("group") == "callable"]
+    if not own:
+        return ["Not measured."]
+    names = list(dict.fromkeys(line["method"] for line in own))
+    rows = []
+    for shape in shapes_of(own):
+        here = {line["method"]: line for line in own if (line["rows"], line["width"], line["threads"]) == shape}
+        floor = here[names[0]]["floor"]["seconds"]
+        rows.append([
+            f"{shape[0]} x {shape[1]}",
+            str(shape[2]),
+            duration(floor),
+            *(f"{duration(here[name]['seconds']['median'])} ({here[name]['over_floor']:.2f})" if name in here else "-"
+              for name in names),
+        ])  # fmt: skip
+    return markdown(["rows x width", "threads", "floor", *(f"{name} (over floor)" for name in names)], rows)
+
+
+def listed(group: str, column: str, title: str, problem: str = "") -> Callable[[Line, Sequence[Line]], list[str]]:
+    """A row per case of a group, with one ratio."""
+
+    def make(_: Line, lines: Sequence[Line]) -> list[str]:
+        own = [line for line in lines if line.get("group") == group and column in line]
+        own = [line for line in own if line["problem"].startswith(problem)]
+        if not own:
+            return ["Not measured."]
+        rows = [
+            [
+                line["problem"],
+                line["method"],
+                duration(line["seconds"]["median"]),
+                f"{line[column]:.3g}",
+                f"{line['counts']['converged']} of {line['counts']['of']}",
+            ]
+            for line in own
+        ]
+        return markdown(["case", "by", "time", title, "rows good"], rows)
+
+    return make
+
+
+def scaling(_: Line, lines: Sequence[Line]) -> list[str]:
+    own = [line for line in lines if line.get("group") == "scaling" and "history" in line]
+    if not own:
+        return ["Not measured."]
+    rows = [
+        [
+            line["problem"].removeprefix("scaling with "),
+            f"{line['rows']} x {line['width']}",
+            str(line["history"]),
+            str(line["threads"]),
+            duration(line["seconds"]["median"]),
+            duration(line["parts"]["per row and step"]),
+            f"{line['parts']['flop/s of the products'] / 1e9:.3g}",
+            f"{line['counts']['scratch bytes']:,}",
+        ]
+        for line in own
+    ]
+    head = ["along", "rows x width", "history", "threads", "time", "per row and step", "Gflop/s", "scratch bytes"]
+    return [*markdown(head, rows), "", "![Time and scratch against rows, width and history](comparison-scaling.png)"]
+
+
+def machine(header: Line, _: Sequence[Line]) -> list[str]:
+    return [f"* {name}: {value}" for name, value in header["machine"].items()]
+
+
+SECTIONS: dict[str, Callable[[Line, Sequence[Line]], list[str]]] = {
+    "machine": machine,
+    "anderson": beside_peers("solve tanh 0.9, anderson"),
+    "picard": beside_peers("solve tanh 0.9, picard"),
+    "harder": beside_peers("harder relu 0.99, anderson"),
+    "training": beside_peers("training step, relu 0.99"),
+    "settings": settings,
+    "products": products,
+    "callable": of_callable,
+    "skewed": listed("skewed", "over_ours", "over deqcore"),
+    "skewed floor": listed("skewed", "over_floor", "over what its rows need"),
+    "busy": listed("busy", "over_quiet", "over quiet"),
+    "scaling": scaling,
+    "many rows": beside_peers("many rows, tanh 0.9, anderson"),
+    "wide rows": listed("scaling", "over_ours", "over deqcore", "wide rows"),
+}
+
+
+def charts(lines: Sequence[Line]) -> None:
+    """docs/comparison.png: times over deqcore's by size; docs/comparison-scaling.png: time and bytes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = {
+        "Anderson, tanh 0.9": "solve tanh 0.9, anderson",
+        "Picard, tanh 0.9": "solve tanh 0.9, picard",
+        "Anderson, harder relu 0.99": "harder relu 0.99, anderson",
+        "training step, relu 0.99": "training step, relu 0.99",
+    }
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7), layout="constrained")
+    colours = dict(zip((CALLABLE, *PEERS, LIMIT), pyplot.get_cmap("tab10").colors, strict=False))
+    for axis, (title, problem) in zip(axes.flat, panels.items(), strict=True):
+        own = [line for line in lines if line["problem"] == problem]
+        sizes = shapes_of(own)
+        axis.axhline(1, color="black", linewidth=1, label="deqcore, native")
+        for library, colour in colours.items():
+            points = []
+            for at, shape in enumerate(sizes):
+                here = [line for line in own if (line["rows"], line["width"], line["threads"]) == shape]
+                found, ours = fastest(here, (library,)), fastest(here, (OURS,))
+                if found and ours:
+                    points.append((at, found[0] / ours[0]))
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", color=colour, label=library,
+                          linestyle="--" if library == LIMIT else "-")  # fmt: skip
+        axis.set_yscale("log")
+        axis.set_xticks(range(len(sizes)), [f"{rows}x{width}" for rows, width, _ in sizes])
+        axis.set_title(title)
+        axis.set_ylabel("time over deqcore's")
+        axis.grid(alpha=0.3, which="both")
+    axes[0, 0].legend(fontsize=8)
+    figure.savefig(DOCS / "comparison.png", dpi=110)
+    pyplot.close(figure)
+
+    own = [line for line in lines if line.get("group") == "scaling" and "history" in line]
+    if not own:
+        return
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    for axis, along in zip(axes, ("rows", "width", "history"), strict=True):
+        here = [line for line in own if line["problem"].startswith(f"scaling with {along}")]
+        for threads in sorted({line["threads"] for line in here}):
+            points = [(line[along], line["seconds"]["median"] * 1e3) for line in here if line["threads"] == threads]
+            axis.plot(*zip(*points, strict=True), marker="o", label=f"{threads} thread{'s' * (threads > 1)}")
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlabel(along)
+        axis.set_ylabel("milliseconds")
+        axis.grid(alpha=0.3, which="both")
+        bytes_axis = axis.twinx()
+        points = [(line[along], line["counts"]["scratch bytes"] / 1e6) for line in here if line["threads"] == 1]
+        if points:
+            bytes_axis.plot(*zip(*points, strict=True), color="grey", linestyle=":", label="scratch")
+        bytes_axis.set_yscale("log")
+        bytes_axis.set_ylabel("MB of scratch (dotted)")
+    axes[0].legend(fontsize=8)
+    figure.savefig(DOCS / "comparison-scaling.png", dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
