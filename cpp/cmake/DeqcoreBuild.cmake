@@ -27,6 +27,9 @@ function(deqcore_compile_options target)
     target_compile_options(${target} PRIVATE -fsanitize=${DEQCORE_SANITIZE} -fno-sanitize-recover=all
                                              -fno-omit-frame-pointer)
     target_link_options(${target} PUBLIC -fsanitize=${DEQCORE_SANITIZE})
+    if(DEQCORE_SANITIZE MATCHES address)  # each compiler says so in its own way
+      target_compile_definitions(${target} PRIVATE DEQCORE_ADDRESS_SANITIZER)
+    endif()
   endif()
 endfunction()
 

@@ -12,7 +12,7 @@
 #include "deqcore/kernels/cuda/launch.cuh"
 #include "deqcore/kernels/cuda/reduce.cuh"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(DEQCORE_ADDRESS_SANITIZER)
 #define ADDRESS_SANITIZER_ON true
 #else
 #define ADDRESS_SANITIZER_ON false
