@@ -17,8 +17,10 @@ constexpr T square_root(T x) {
   return __builtin_sqrt(x);
 }
 
-constexpr bool finite(double x) {
-  return x - x == 0.0;  // NOLINT(misc-redundant-expression): NaN unless x is finite
+// For a number, or for each lane of a vector.
+template <class V>
+[[gnu::always_inline]] constexpr auto finite(const V& x) {
+  return x - x == 0;  // NOLINT(misc-redundant-expression): NaN unless x is finite
 }
 
 struct Evaluation {
@@ -169,7 +171,7 @@ template <class V, class Entry, class Right>
   V inverse[max_history];                    // of D
   V LD[max_history];                         // the row of L D that is being made
   const auto below = [&](int i, int j) -> V& { return L[i * (i - 1) / 2 + j]; };
-  auto solved = entry(0, 0) == entry(0, 0);
+  auto solved = finite(entry(0, 0));
   for (int i = 0; i < n; ++i) {
     const V whole = entry(i, i);
     V d = whole + ridge * whole;
@@ -182,13 +184,13 @@ template <class V, class Entry, class Right>
       x[i] -= below(i, j) * x[j];
     }
     const auto empty = whole == 0;
-    solved &= empty | ((d > std::numeric_limits<double>::epsilon() * whole) & (d - d == 0));
+    solved &= empty | ((d > std::numeric_limits<double>::epsilon() * whole) & finite(d));
     inverse[i] = empty ? V{} : 1 / d;
   }
   for (int i = n; i-- > 0;) {
     x[i] *= inverse[i];
     for (int k = i + 1; k < n; ++k) x[i] -= below(k, i) * x[k];
-    solved &= x[i] - x[i] == 0;
+    solved &= finite(x[i]);
   }
   return solved;
 }

@@ -160,9 +160,10 @@ template <int Lanes, class Values>
   using V = simd::Vector<double, Lanes>;
   V of_a[2] = {}, of_b[2] = {};
   std::int64_t i = 0;
-  for (; i + 2 * Lanes <= n; i += 2 * Lanes)
+  constexpr std::int64_t chunk = std::int64_t{2} * Lanes;
+  for (; i + chunk <= n; i += chunk)
 #pragma GCC unroll 2
-    for (int k = 0; k < 2; ++k) {
+    for (std::int64_t k = 0; k < 2; ++k) {
       const auto [x, y] = values.template operator()<Lanes>(i + k * Lanes);
       of_a[k] += x * x;
       of_b[k] += y * y;
