@@ -288,18 +288,19 @@ def test_missing_package(package, monkeypatch, capsys):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
 def test_interrupt(tmp_path):
-    run = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "deqcore", "demo", "--epochs", "100000", "--width", "8"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        while not run.stdout.readline().startswith("epoch"):
-            assert run.poll() is None
-        run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=60)
-    finally:
-        run.kill()
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in the background
+    ) as run:
+        try:
+            while not run.stdout.readline().startswith("epoch"):
+                assert run.poll() is None
+            run.send_signal(signal.SIGINT)
+            _, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert (run.returncode, said.split()) == (130, ["interrupted"])
