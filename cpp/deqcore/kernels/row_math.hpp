@@ -184,7 +184,10 @@ template <class V, class Entry, class Right>
       x[i] -= below(i, j) * x[j];
     }
     const auto empty = whole == 0;
-    solved &= empty | ((d > std::numeric_limits<double>::epsilon() * whole) & finite(d));
+    auto usable = d > std::numeric_limits<double>::epsilon() * whole;
+    usable &= finite(d);
+    usable |= empty;
+    solved &= usable;
     inverse[i] = empty ? V{} : 1 / d;
   }
   for (int i = n; i-- > 0;) {
