@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -57,7 +55,7 @@ def main() -> int:
 
     import report  # after prepare(): these load NumPy
 
-    header = {"machine": described(on_device="device" in wanted)}
+    header = {"machine": machine.described(machine.gpu_slug() if "device" in wanted else machine.slug())}
     print("\n".join(report.header_lines(header)), flush=True)
     lines = [header]
     for group in wanted:
@@ -69,26 +67,6 @@ def main() -> int:
         out.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         print(f"\nwritten: {out.name}, {len(lines) - 1} cases")
     return 0
-
-
-def described(on_device: bool) -> dict[str, Any]:
-    import numpy
-
-    import deqcore
-    from deqcore import _core
-
-    return {
-        "slug": machine.gpu_slug() if on_device else machine.slug(),
-        **machine.gpu(),
-        "cores": machine.cores(),
-        "instruction set": _core.simd_level(),
-        "built with": _core.built_with,
-        "deqcore": deqcore.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "environment": machine.environment(),
-        "load before": round(os.getloadavg()[0], 1),
-    }
 
 
 def cpp_cases(group: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:

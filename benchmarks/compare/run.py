@@ -10,7 +10,6 @@ import argparse
 import importlib
 import json
 import os
-import platform
 import sys
 import time
 import warnings
@@ -78,22 +77,9 @@ def run_group(group: str, options: argparse.Namespace, report: Any) -> list[dict
 
 
 def described(found: dict[str, str]) -> dict[str, Any]:
-    import numpy
-
-    import deqcore
-    from deqcore import _core
-
     return {
-        "slug": machine.slug(),
-        "cores": machine.cores(),
-        "instruction set": _core.simd_level(),
-        "built with": _core.built_with,
-        "deqcore": deqcore.__version__,
-        "numpy": numpy.__version__,
-        "python": platform.python_version(),
-        "environment": machine.environment(),
+        **machine.described(machine.slug()),
         "threads": f"{THREADS} for every library unless a case says otherwise",
-        "load before": round(os.getloadavg()[0], 1),
         **{f"with {name}": said for name, said in found.items() if name != "deqcore"},
     }
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 # Presets that make OpenBLAS choose a kernel for another CPU: up to a factor of 2.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
@@ -28,6 +29,27 @@ def environment() -> str:
     unset = ", ".join(name for name in UNSET if name not in os.environ)
     pinned = ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in PINNED)
     return f"unset: {unset or 'none'}; pools: {pinned}"
+
+
+def described(name: str) -> dict[str, Any]:
+    """What a first line says of this machine, called ``name``. Imports NumPy: to be called after prepare()."""
+    import numpy
+
+    import deqcore
+    from deqcore import _core
+
+    return {
+        "slug": name,
+        **gpu(),
+        "cores": cores(),
+        "instruction set": _core.simd_level(),
+        "built with": _core.built_with,
+        "deqcore": deqcore.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "environment": environment(),
+        "load before": round(os.getloadavg()[0], 1),
+    }
 
 
 def slug() -> str:
