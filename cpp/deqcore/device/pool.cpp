@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -19,7 +20,33 @@ namespace deqcore {
 namespace {
 
 constexpr int most_threads = 1024;
-constexpr int spins = 300;  // about a microsecond before a worker sleeps
+
+// Waking a thread that sleeps takes some 50 microseconds, which is longer than many a solve. So a worker that waits for
+// the next job spins first, for as long as jobs have lately come that soon, and else only for a moment: on a machine
+// whose cores are busy jobs come late, and nobody spins.
+using Clock = std::chrono::steady_clock;
+constexpr Clock::duration short_wait = std::chrono::microseconds(5), long_wait = std::chrono::microseconds(200);
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Spins until done() or for so long. -> done()
+template <class Done>
+bool spin(Clock::duration so_long, const Done& done) {
+  const Clock::time_point start = Clock::now();
+  for (;;) {
+    for (int i = 0; i < 20; ++i) {
+      if (done()) return true;
+      pause();
+    }
+    if (Clock::now() - start > so_long) return done();
+  }
+}
 
 int available_cpus() {
   cpu_set_t set;
@@ -88,6 +115,7 @@ class Pool {
     generation_.notify_all();
     job.work();
     if ((gate_.fetch_or(closed, std::memory_order_acq_rel) & ~closed) == 0) return;
+    if (spin(short_wait * 4, [&] { return left_.try_acquire(); })) return;
     while (!left_.try_acquire_for(Interrupt::interval))
       if (interrupt) interrupt->poll();
   }
@@ -104,22 +132,17 @@ class Pool {
   }
 
   void serve(int id) {
+    Clock::duration patience = short_wait;
     for (int seen = 0;;) {
-      for (int i = 0; i < spins && generation_.load(std::memory_order_acquire) == seen; ++i) pause();
-      generation_.wait(seen, std::memory_order_acquire);
+      const Clock::time_point idle = Clock::now();
+      if (!spin(patience, [&] { return generation_.load(std::memory_order_acquire) != seen; }))
+        generation_.wait(seen, std::memory_order_acquire);
+      patience = Clock::now() - idle < long_wait ? long_wait : short_wait;
       seen = generation_.load(std::memory_order_acquire);
       if (!enter()) continue;
       if (id < job_->threads - 1) job_->work();
       if (gate_.fetch_sub(1, std::memory_order_acq_rel) == (closed | 1)) left_.release();
     }
-  }
-
-  static void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#else
-    std::this_thread::yield();
-#endif
   }
 
   // A worker that comes too late for a job must not touch it: its caller may be gone.
