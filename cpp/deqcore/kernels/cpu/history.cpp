@@ -105,21 +105,22 @@ void run(CpuQueue& queue, const PushHistory<T>& k) {
   });
 }
 
-// A system per lane; a lane left over repeats the first. What a row's smaller window leaves of the matrix is zero.
+// A system per lane; a lane left over repeats the first. What a row's smaller window leaves of the matrix is zero. A lane
+// has the same bits in a vector of any width, so one or two rows take a narrow one, which is filled sooner.
 template <class T>
 void run(CpuQueue& queue, const SolveSmall<T>& k) {
   const History<T>& h = k.history;
   queue.note("SolveSmall", 0);
   at_simd_level([&](auto simd) __attribute__((always_inline)) {
-    constexpr int lanes = lanes::doubles<simd.bytes>;
-    using V = simd::Vector<double, lanes>;
-    std::int64_t rows[lanes];
+    constexpr int widest = lanes::doubles<simd.bytes>;
+    std::int64_t rows[widest];
     int filled = 0;
-    const auto solve = [&]() __attribute__((always_inline)) {
-      const double *gram[lanes], *rhs[lanes];
-      simd::Vector<std::int64_t, lanes> depth;
+    const auto solve = [&]<int Lanes>() __attribute__((always_inline)) {
+      using V = simd::Vector<double, Lanes>;
+      const double *gram[Lanes], *rhs[Lanes];
+      simd::Vector<std::int64_t, Lanes> depth;
       std::int32_t deepest = 0;
-      for (int l = 0; l < lanes; ++l) {
+      for (int l = 0; l < Lanes; ++l) {
         const std::int64_t row = rows[l < filled ? l : 0];
         gram[l] = h.gram + row * h.m * h.m;
         rhs[l] = h.rhs + row * h.m;
@@ -128,7 +129,7 @@ void run(CpuQueue& queue, const SolveSmall<T>& k) {
       }
       const auto gather = [&](const double* const* from, std::int64_t at, int i) __attribute__((always_inline)) {
         V v;
-        for (int l = 0; l < lanes; ++l) v[l] = from[l][at];
+        for (int l = 0; l < Lanes; ++l) v[l] = from[l][at];
         return depth > i ? v : V{};
       };
       const auto entry = [&](int i, int j) __attribute__((always_inline)) { return gather(gram, i * h.m + j, i); };
@@ -145,15 +146,21 @@ void run(CpuQueue& queue, const SolveSmall<T>& k) {
         h.slot[row] = 0;
         k.states.report.singular[row] += 1;
       }
+    };
+    const auto solve_filled = [&]() __attribute__((always_inline)) {
+      if (filled <= 2)
+        solve.template operator()<2>();
+      else
+        solve.template operator()<widest>();
       filled = 0;
     };
     for (std::int64_t i = 0; i < k.rows.count; ++i) {
       const std::int64_t row = k.rows.ids[i];
       if (!k.states.running(row) || h.depth[row] < 1) continue;
       rows[filled++] = row;
-      if (filled == lanes) solve();
+      if (filled == widest) solve_filled();
     }
-    if (filled > 0) solve();
+    if (filled > 0) solve_filled();
   });
 }
 
