@@ -81,19 +81,13 @@ std::size_t newton_bytes(std::int64_t rows, std::int64_t width, const NewtonMeth
 // W as products read it. The transpose is packed when a derivative first needs it.
 template <class T>
 struct Dense<T>::Weights {
-  explicit Weights(Rows<const T> W)
-      : width(W.width), copy(W.rows * W.width * sizeof(T)), packed(width, width, W.data, W.pitch, 1) {
-    for (std::int64_t i = 0; i < W.rows; ++i) std::copy_n(W[i], width, static_cast<T*>(copy.data()) + i * width);
-  }
+  explicit Weights(Rows<const T> W) : packed(W.rows, W.width, W.data, W.pitch, 1, num_threads()) {}
 
   const PackedMatrix<T>& transposed() const {
-    std::call_once(transposing,
-                   [this] { packed_transposed.emplace(width, width, static_cast<const T*>(copy.data()), 1, width); });
+    std::call_once(transposing, [this] { packed_transposed.emplace(packed.transposed(num_threads())); });
     return *packed_transposed;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
   }
 
-  std::int64_t width;
-  HostBuffer copy;
   PackedMatrix<T> packed;
   mutable std::once_flag transposing;
   mutable std::optional<PackedMatrix<T>> packed_transposed;
@@ -134,8 +128,7 @@ std::shared_ptr<const typename Dense<T>::Weights> Dense<T>::weights() const {
 
 template <class T>
 void Dense<T>::copy_weights(T* to) const {
-  const auto held = weights();
-  std::copy_n(static_cast<const T*>(held->copy.data()), width_ * width_, to);
+  weights()->packed.unpack(to);
 }
 
 template <class T>
@@ -202,38 +195,56 @@ void Dense<T>::vjp(const CpuQueue& queue, Rows<const T> z, Rows<const T> injecti
 template <class T>
 void Dense<T>::parameter_gradients(const CpuQueue& queue, Rows<const T> z, Rows<const T> injection, Rows<const T> u,
                                    Rows<T> dW, Rows<T> dc) const {
+  check_gradients(z, injection, u, dW, dc);
+  const auto held = weights();
+  HostBuffer memory(z.rows * width_ * sizeof(T));
+  const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
+  queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
+    const Rows<T> block = d.slice(first, count);
+    held->packed.multiply(z.slice(first, count), block);
+    for (std::int64_t i = 0; i < count; ++i)
+      differentiate(activation_, width_, injected(injection, first + i), block[i]);
+  });
+  sum_gradients(queue, z, d, u, dW, dc);
+}
+
+template <class T>
+void Dense<T>::check_gradients(Rows<const T> z, Rows<const T> injection, Rows<const T> u, Rows<T> dW,
+                               Rows<T> dc) const {
   check("z", z, injection);
   require_shape<T>("u", u, z.rows, width_);
   require_shape<T>("dW", dW, width_, width_);
   require_shape<T>("dc", dc, dc.rows == 1 ? 1 : z.rows, width_);
   require_apart<T>("dW", dW, {z, injection, u, dc});
   require_apart<T>("dc", dc, {z, injection, u});
-  const auto held = weights();
-  // d * u, and its transpose, whose rows meet the columns of z
-  HostBuffer memory(2 * z.rows * width_ * sizeof(T));
-  const Rows<T> du = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
-  const Rows<T> du_transposed = dense_rows(du.data + z.rows * width_, width_, z.rows);
-  queue.for_blocks(z.rows, width_ * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
-    const Rows<T> block = du.slice(first, count);
-    held->packed.multiply(z.slice(first, count), block);
-    for (std::int64_t i = 0; i < count; ++i)
-      differentiate(activation_, width_, injected(injection, first + i), block[i]);
-    scale_rows<T>(u.slice(first, count), block);
-  });
-  for (std::int64_t i = 0; i < z.rows; ++i)
-    for (std::int64_t j = 0; j < width_; ++j) du_transposed[j][i] = du[i][j];
-  const PackedMatrix<T> columns(width_, z.rows, z.data, 1, z.pitch);
-  queue.for_blocks(width_, z.rows * sizeof(T) * width_ / 8, [&](std::int64_t first, std::int64_t count) {
-    columns.multiply(du_transposed.slice(first, count), dW.slice(first, count));
-  });
-  for (std::int64_t j = 0; j < width_; ++j) {
-    T sum = -T(0);  // so that the sum of one row is that row, to the sign of a zero
-    for (std::int64_t i = 0; i < z.rows; ++i) {
-      if (dc.rows == z.rows) dc[i][j] = du[i][j];
-      sum += du[i][j];
-    }
-    if (dc.rows == 1) dc[0][j] = sum;
+}
+
+// dW = (d * u)^T z, dc = d * u or its sum over the rows; d becomes d * u. Columns of z are packed; the rows that meet
+// them are those of (d * u)^T, turned a few at a time.
+template <class T>
+void Dense<T>::sum_gradients(const CpuQueue& queue, Rows<const T> z, Rows<T> d, Rows<const T> u, Rows<T> dW,
+                             Rows<T> dc) const {
+  scale_rows<T>(u, d);
+  const PackedMatrix<T> columns(width_, z.rows, z.data, 1, z.pitch, queue.threads());
+  constexpr std::int64_t turned = 64;  // rows of dW
+  const HostBuffer memory((width_ + turned - 1) / turned * turned * z.rows * sizeof(T));
+  queue.for_blocks((width_ + turned - 1) / turned, turned * z.rows * sizeof(T) * width_ / 8,
+                   [&](std::int64_t first, std::int64_t count) {
+                     for (std::int64_t j = first * turned; j < std::min(width_, (first + count) * turned); j += turned) {
+                       const std::int64_t height = std::min(turned, width_ - j);
+                       const Rows<T> du = dense_rows(static_cast<T*>(memory.data()) + j * z.rows, height, z.rows);
+                       for (std::int64_t i = 0; i < z.rows; ++i)
+                         for (std::int64_t k = 0; k < height; ++k) du[k][i] = d[i][j + k];
+                       columns.multiply(du, dW.slice(j, height));
+                     }
+                   });
+  if (dc.rows == z.rows) {
+    for (std::int64_t i = 0; i < z.rows; ++i) std::copy_n(d[i], width_, dc[i]);
+    return;
   }
+  std::fill_n(dc[0], width_, -T(0));  // so that the sum of one row is that row, to the sign of a zero
+  for (std::int64_t i = 0; i < z.rows; ++i)
+    for (std::int64_t j = 0; j < width_; ++j) dc[0][j] += d[i][j];
 }
 
 // solve_tile(scratch, first, count) -> the tile's counts
@@ -327,21 +338,21 @@ template <class T>
 Counts Dense<T>::solve_adjoint(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                                Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
                                const Report& report, Interrupt* interrupt) const {
-  return solve_linearised(true, threads, method, stop, z, injection, g, u0, result, report, interrupt);
+  return solve_linearised(true, threads, method, stop, z, injection, g, u0, result, {}, report, interrupt);
 }
 
 template <class T>
 Counts Dense<T>::solve_tangent(int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                                Rows<const T> injection, Rows<const T> dz, Rows<const T> t0, Rows<T> result,
                                const Report& report, Interrupt* interrupt) const {
-  return solve_linearised(false, threads, method, stop, z, injection, dz, t0, result, report, interrupt);
+  return solve_linearised(false, threads, method, stop, z, injection, dz, t0, result, {}, report, interrupt);
 }
 
-// J^T v = W^T (d * v), J v = d * (W v), with d = a'(W z + c) kept by row.
+// J^T v = W^T (d * v), J v = d * (W v), with d = a'(W z + c) kept by row, in `slopes` if the caller wants it.
 template <class T>
 Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop,
                                   Rows<const T> z, Rows<const T> injection, Rows<const T> g, Rows<const T> u0,
-                                  Rows<T> result, const Report& report, Interrupt* interrupt) const {
+                                  Rows<T> result, Rows<T> slopes, const Report& report, Interrupt* interrupt) const {
   check("z", z, injection);
   require_shape<T>("g", g, z.rows, width_);
   if (u0.data) require_shape<T>("u0", u0, z.rows, width_);
@@ -361,7 +372,8 @@ Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMet
         CpuQueue queue;
         Adjoint<CpuQueue, T> solver(queue, count, width_, method, stop, false, scratch);
         T* const answers = scratch.take<T>(count * width_);
-        const Rows<T> d = scratch.take_rows<T>(count, width_), du = scratch.take_rows<T>(count, width_);
+        const Rows<T> own = scratch.take_rows<T>(count, width_), du = scratch.take_rows<T>(count, width_);
+        const Rows<T> d = slopes.data ? slopes.slice(first, count) : own;
         held->packed.multiply(z.slice(first, count), d, sharing);
         for (std::int64_t i = 0; i < count; ++i)
           differentiate(activation_, width_, injected(injection, first + i), d[i]);
@@ -397,8 +409,11 @@ Counts Dense<T>::solve_gradients(int threads, const AdjointMethod& method, const
       for (std::int64_t j = 0; j < z.width; ++j) to[i][j] = z[i][j] - target[i][j];
     g = to;
   }
-  const Counts counts = solve_adjoint(threads, method, stop, z, injection, g, {}, u, report, interrupt);
-  parameter_gradients(CpuQueue(threads), z, injection, u, dW, dc);
+  check_gradients(z, injection, u, dW, dc);
+  const HostBuffer memory(z.rows * width_ * sizeof(T));
+  const Rows<T> d = dense_rows(static_cast<T*>(memory.data()), z.rows, width_);
+  const Counts counts = solve_linearised(true, threads, method, stop, z, injection, g, {}, u, d, report, interrupt);
+  sum_gradients(CpuQueue(threads), z, d, u, dW, dc);
   return counts;
 }
 

@@ -78,8 +78,10 @@ class Dense {
   std::shared_ptr<const Weights> weights() const;
   void check(const char* argument, Rows<const T> z, Rows<const T> injection) const;
   Counts solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
-                          Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result,
+                          Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result, Rows<T> slopes,
                           const Report& report, Interrupt* interrupt) const;
+  void check_gradients(Rows<const T> z, Rows<const T> injection, Rows<const T> u, Rows<T> dW, Rows<T> dc) const;
+  void sum_gradients(const CpuQueue& queue, Rows<const T> z, Rows<T> d, Rows<const T> u, Rows<T> dW, Rows<T> dc) const;
   template <class Measure, class Solve>
   Counts solve_tiles(int threads, Rows<const T> z0, Rows<const T> injection, Rows<T> result, const Measure& bytes,
                      const Solve& solve_tile, Interrupt* interrupt) const;

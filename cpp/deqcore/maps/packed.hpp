@@ -18,9 +18,15 @@ class PackedMatrix {
  public:
   static constexpr std::int64_t panel = 64 / sizeof(T);  // outputs
 
-  // Entry (output, input) is from[output * output_stride + input * input_stride].
+  // Entry (output, input) is from[output * output_stride + input * input_stride]; one of the strides is 1.
   PackedMatrix(std::int64_t outputs, std::int64_t inputs, const T* from, std::int64_t output_stride,
-               std::int64_t input_stride);
+               std::int64_t input_stride, int threads = 1);
+
+  // W^T, packed.
+  PackedMatrix transposed(int threads = 1) const;
+
+  // W, row by row.
+  void unpack(T* to) const;
 
   std::int64_t outputs() const { return outputs_; }
   std::int64_t inputs() const { return inputs_; }
@@ -33,6 +39,9 @@ class PackedMatrix {
 
  private:
   void multiply_panels(Rows<const T> x, Rows<T> y, std::int64_t first, std::int64_t last) const;
+
+  PackedMatrix(std::int64_t outputs, std::int64_t inputs);
+  T* panel_of(std::int64_t output) const { return static_cast<T*>(panels_.data()) + output / panel * panel * inputs_; }
 
   std::int64_t outputs_, inputs_;
   HostBuffer panels_;

@@ -82,20 +82,77 @@ template <class T, int Bytes, int Height>
     for (; p < last_panel; ++p) tile<T, Bytes, Height, 1>(panels + p * panel * inputs, inputs, x, y, row, p * panel);
 }
 
+// to[j][i] = from[i][j] for `rows` x `columns` entries, both at most a panel; the rows of `to` are panels.
+template <class T>
+void turn(const T* from, std::int64_t pitch, std::int64_t rows, std::int64_t columns, T* to) {
+  constexpr std::int64_t panel = PackedMatrix<T>::panel;
+  if (rows == panel && columns == panel) {
+    for (std::int64_t i = 0; i < panel; ++i)
+      for (std::int64_t j = 0; j < panel; ++j) to[j * panel + i] = from[i * pitch + j];
+    return;
+  }
+  for (std::int64_t i = 0; i < rows; ++i)
+    for (std::int64_t j = 0; j < columns; ++j) to[j * panel + i] = from[i * pitch + j];
+}
+
+// pack(p) for every panel, on several threads where the panels are large together.
+template <class Pack>
+void for_panels(int threads, std::int64_t panels, std::int64_t bytes_per_panel, const Pack& pack) {
+  constexpr std::int64_t worth_sharing = 128 * 1024;  // bytes: some 20 microseconds for one thread
+  const std::int64_t pieces = panels * bytes_per_panel < worth_sharing ? 1 : std::min<std::int64_t>(panels, 4 * threads);
+  parallel_for(pieces == 1 ? 1 : threads, pieces, [&](std::int64_t piece) {
+    for (std::int64_t p = panels * piece / pieces; p < panels * (piece + 1) / pieces; ++p) pack(p);
+  });
+}
+
 }  // namespace
 
 template <class T>
+PackedMatrix<T>::PackedMatrix(std::int64_t outputs, std::int64_t inputs)
+    : outputs_(outputs), inputs_(inputs), panels_(panels_of<T>(outputs) * panel * inputs * sizeof(T)) {}
+
+// Blocks of `panel` outputs by as many inputs: both sides are read and written in whole cache lines.
+template <class T>
 PackedMatrix<T>::PackedMatrix(std::int64_t outputs, std::int64_t inputs, const T* from, std::int64_t output_stride,
-                              std::int64_t input_stride)
-    : outputs_(outputs), inputs_(inputs), panels_(panels_of<T>(outputs) * panel * inputs * sizeof(T)) {
-  T* to = static_cast<T*>(panels_.data());
-  for (std::int64_t first = 0; first < outputs; first += panel) {
-    const std::int64_t filled = std::min(panel, outputs - first);
-    for (std::int64_t k = 0; k < inputs; ++k, to += panel) {
-      for (std::int64_t o = 0; o < filled; ++o) to[o] = from[(first + o) * output_stride + k * input_stride];
-      std::fill(to + filled, to + panel, T(0));
+                              std::int64_t input_stride, int threads)
+    : PackedMatrix(outputs, inputs) {
+  const auto pack = [&](std::int64_t p) {
+    const std::int64_t first = p * panel, filled = std::min(panel, outputs - first);
+    T* const to = panel_of(first);
+    for (std::int64_t k = 0; k < inputs; k += panel) {
+      const std::int64_t count = std::min(panel, inputs - k);
+      const T* const block = from + first * output_stride + k * input_stride;
+      if (input_stride == 1)
+        turn(block, output_stride, filled, count, to + k * panel);
+      else
+        for (std::int64_t i = 0; i < count; ++i)
+          for (std::int64_t o = 0; o < filled; ++o) to[(k + i) * panel + o] = block[i * input_stride + o];
+      for (std::int64_t i = 0; i < count; ++i) std::fill(to + (k + i) * panel + filled, to + (k + i + 1) * panel, T(0));
     }
-  }
+  };
+  for_panels(threads, panels_of<T>(outputs), panel * inputs * sizeof(T), pack);
+}
+
+template <class T>
+PackedMatrix<T> PackedMatrix<T>::transposed(int threads) const {
+  PackedMatrix other(inputs_, outputs_);
+  const auto pack = [&](std::int64_t p) {
+    const std::int64_t first = p * panel, filled = std::min(panel, inputs_ - first);
+    T* const to = other.panel_of(first);
+    for (std::int64_t o = 0; o < outputs_; o += panel) {
+      const std::int64_t count = std::min(panel, outputs_ - o);
+      turn(panel_of(o) + first * panel, panel, filled, count, to + o * panel);
+      for (std::int64_t i = 0; i < count; ++i) std::fill(to + (o + i) * panel + filled, to + (o + i + 1) * panel, T(0));
+    }
+  };
+  for_panels(threads, panels_of<T>(inputs_), panel * outputs_ * sizeof(T), pack);
+  return other;
+}
+
+template <class T>
+void PackedMatrix<T>::unpack(T* to) const {
+  for (std::int64_t o = 0; o < outputs_; ++o)
+    for (std::int64_t k = 0; k < inputs_; ++k) to[o * inputs_ + k] = panel_of(o)[k * panel + o % panel];
 }
 
 template <class T>

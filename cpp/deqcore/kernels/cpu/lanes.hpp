@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "deqcore/base/stop.hpp"
 #include "deqcore/device/simd.hpp"
@@ -19,10 +20,12 @@ inline constexpr int doubles = Bytes / static_cast<int>(sizeof(double));
 // Between these a sum of squares in double has lost nothing to the limits of its range.
 inline constexpr double smallest_square_sum = 1e-280, largest_square_sum = 1e280;
 
-// Lanes elements as doubles. A loop, because g++ 12 turns it into the one instruction, and __builtin_convertvector into
-// two halves.
+// Lanes elements as doubles. Of floats by a loop, because g++ 12 turns it into the one instruction, and
+// __builtin_convertvector into two halves; of doubles at once, because g++ 12 joins such loops to wrong code where
+// several follow each other (StepTwoSided at v4).
 template <int Lanes, class T>
 [[gnu::always_inline]] inline simd::Vector<double, Lanes> load_double(const T* from) {
+  if constexpr (std::is_same_v<T, double>) return simd::load<simd::Vector<double, Lanes>>(from);
   simd::Vector<double, Lanes> v;
   for (int k = 0; k < Lanes; ++k) v[k] = static_cast<double>(from[k]);
   return v;
