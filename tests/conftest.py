@@ -24,6 +24,14 @@ if importlib.util.find_spec("hypothesis"):  # a machine used for its GPU may lac
     settings.load_profile("ci" if os.environ.get("CI") else "fresh")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # With -n of pytest-xdist: a file stays in one process, with what it prepares, and the files come in their order,
+    # because the first ones build with CMake and take longest.
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadfile"
+        config.option.loadscopereorder = False
+
+
 def pytest_report_header() -> str:
     return f"deqcore tests: DEQCORE_TEST_SEED={SEED} (change it for other inputs)"
 

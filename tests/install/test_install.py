@@ -9,10 +9,11 @@ from support.building import ROOT, configure_and_build, program, run
 
 HERE = Path(__file__).resolve().parent
 ANSWER = "converged 2.000000000\n"
+UNOPTIMISED = "-DCMAKE_CXX_FLAGS_RELEASE=-O0"  # what is tried is how projects find and link the library, not its speed
 
 
 def test_an_installed_package_is_found_and_used(tmp_path: Path):
-    configure_and_build(ROOT, tmp_path / "build", "-DDEQCORE_TESTS=OFF", "-DDEQCORE_CUDA=OFF")
+    configure_and_build(ROOT, tmp_path / "build", "-DDEQCORE_TESTS=OFF", "-DDEQCORE_CUDA=OFF", UNOPTIMISED)
     run(program("cmake"), "--install", tmp_path / "build", "--prefix", tmp_path / "prefix")
     configure_and_build(HERE / "consumer", tmp_path / "consumer", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
     assert run(tmp_path / "consumer" / "consumer") == ANSWER
@@ -22,5 +23,6 @@ def test_an_installed_package_is_found_and_used(tmp_path: Path):
 
 
 def test_the_source_can_be_embedded(tmp_path: Path):
-    configure_and_build(HERE / "embedder", tmp_path / "embedder", f"-DDEQCORE_SOURCE={ROOT}", "-DDEQCORE_CUDA=OFF")
+    options = [f"-DDEQCORE_SOURCE={ROOT}", "-DDEQCORE_CUDA=OFF", UNOPTIMISED]
+    configure_and_build(HERE / "embedder", tmp_path / "embedder", *options)
     assert run(tmp_path / "embedder" / "embedder") == ANSWER

@@ -38,7 +38,7 @@ def test_the_two_commands_differ_in_what_they_must():
     assert "'.[demo]'" in demo
     assert demo.endswith("-m deqcore demo\n")
     assert "'.[test]'" in tests
-    assert tests.endswith("-m pytest\n")
+    assert tests.endswith("-m pytest -n 2\n")
     for chain in (demo, tests):
         assert all(line.endswith("\\") for line in chain.splitlines()[:-1])
     assert "<!-- tests: begin -->" in text(".ci/run")

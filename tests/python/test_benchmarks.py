@@ -137,18 +137,9 @@ def test_a_report_is_made_of_what_was_run(compared):
     assert "## training" in done.stdout
 
 
-def built():
-    """The C++ benchmarks, if a build folder has them newer than every source; else run.py builds them."""
-    sources = [path for folder in ("cpp", "benchmarks") for path in (ROOT / folder).rglob("*.?pp")]
-    newest = max(path.stat().st_mtime for path in sources)
-    binaries = (ROOT / "build").glob("*/benchmarks/cpp/deqcore_benchmarks")
-    return [path for path in binaries if path.stat().st_mtime > newest]
-
-
 def test_the_cpp_cases_run(tmp_path):
     out = tmp_path / "quick.jsonl"
-    binary = [argument for path in built()[:1] for argument in ("--binary", path)]
-    done = run("run.py", "--quick", "--out", out, *binary, *IN_CPP)
+    done = run("run.py", "--quick", "--out", out, *IN_CPP)
     assert done.returncode == 0, done.stdout + done.stderr
     check(cases_of(out))
 

@@ -167,8 +167,9 @@ TYPED_TEST(NewtonKernels, PoseTrialAddsTheStepAndTheDescent) {
       const ActiveBuffer active = ActiveBuffer::odd_rows_left(2 * shape.rows);
       const auto z = Block<T>::random(random, 2 * shape.rows, shape.width, shape.gap);
       const auto step = Block<T>::random(random, 2 * shape.rows, shape.width, 1);
-      NewtonBuffer states(2 * shape.rows, shape.width);
-      for (double& entry : states.vectors[1]) entry = random.normal();
+      NewtonBuffer states(2 * shape.rows);
+      std::vector<double> descent(2 * shape.rows * shape.width);
+      for (double& entry : descent) entry = random.normal();
       for (std::int64_t row = 0; row < 2 * shape.rows; ++row) {
         states.numbers[9][row] = row % 4 == 1 ? 0.0 : 0.3;
         states.numbers[10][row] = 0.7;
@@ -178,7 +179,7 @@ TYPED_TEST(NewtonKernels, PoseTrialAddsTheStepAndTheDescent) {
       run(queue, PoseTrial<T>{.rows = active.view(),
                               .z = z.view(),
                               .step = step.view(),
-                              .descent = bends ? states.vectors[1].data() : nullptr,
+                              .descent = bends ? descent.data() : nullptr,
                               .at = at.view(),
                               .states = states.view()});
       for (std::int64_t i = 0; i < shape.rows; ++i) {
@@ -187,7 +188,7 @@ TYPED_TEST(NewtonKernels, PoseTrialAddsTheStepAndTheDescent) {
           Wide expected = z(row, j);
           if (states.turn[row] == Status::running) {
             expected += static_cast<Wide>(states.numbers[9][row]) * step(row, j);
-            if (bends) expected += static_cast<Wide>(0.7) * states.vectors[1][row * shape.width + j];
+            if (bends) expected += static_cast<Wide>(0.7) * descent[row * shape.width + j];
           }
           ASSERT_NEAR(at(i, j), static_cast<double>(expected), 4 * std::numeric_limits<T>::epsilon());
         }
