@@ -12,7 +12,17 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, door_for
-from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
+from ._dialogue import (
+    Setup,
+    State,
+    check_args,
+    check_row_args,
+    check_scale,
+    check_state,
+    check_success,
+    converse,
+    gathered,
+)
 from ._ladder import climb, default_ladder, first_share, is_ladder, placed, rungs_of
 from ._methods import Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
@@ -139,6 +149,22 @@ def fixed_point(
         refuse_unknown("fixed_point", unknown, _OPTIONS)
     if not callable(f):
         raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
+    before = None
+    if (
+        isinstance(f, Dense)
+        and type(args) is tuple
+        and not args
+        and (pass_rows is False and trace is False)
+        and (jvp is None and scale is None and callback is None and stream is None)
+        and (warm is None and ids is None and keep is None)
+    ):
+        how = method, rtol, atol, max_steps, norm, look_every, retire, threads, on_failure
+        solution = f._solve_prepared(z0, row_args, *how)
+        if solution is not None:
+            if not solution.success and method is None:
+                before = solution  # rows are left to a rescue that nobody asked for
+            else:
+                return check_success(solution, on_failure, 3)
     door = door_for(z0, "z0", stream)
     with door.on_stream():
         state = check_state(z0, "z0", door=door)
@@ -159,6 +185,8 @@ def fixed_point(
             how = max_steps, on_failure, options | {"jvp": jvp}, warmth, before
             return _by_ladder(f, state, given, pass_rows, scales, rungs, *how)
 
+        if before is not None:
+            return by_ladder(default_ladder("fixed_point")[1:], before)
         if is_ladder(method):
             return by_ladder(rungs_of(method, "fixed_point"))
         steps = max_steps
