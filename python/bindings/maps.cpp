@@ -41,9 +41,8 @@ Counts linearised(const Dense<T>& self, Matrix<const T> z, Matrix<const T> injec
 
 template <class... Methods>
 void bind_prepared(nb::module_& m, const char* name) {
-  nb::class_<Prepared<Methods...>>(m, name).def(
-      nb::init<std::variant<Methods...>, const Stop&, std::optional<int>>(), nb::arg("method"), nb::arg("stop"),
-      nb::arg("threads").none());
+  nb::class_<Prepared<Methods...>>(m, name).def(nb::init<std::variant<Methods...>, const Stop&, std::optional<int>>(),
+                                                nb::arg("method"), nb::arg("stop"), nb::arg("threads").none());
 }
 
 template <class T>
@@ -119,8 +118,8 @@ void bind(nb::module_& m, const char* name) {
       .def("solve_prepared", &solve_prepared<T>, nb::arg("prepared"), nb::arg("z0"), nb::arg("injection"))
       .def("solve_adjoint_prepared", &solve_adjoint_prepared<T>, nb::arg("prepared"), nb::arg("z"),
            nb::arg("injection"), nb::arg("g"))
-      .def("differentiate_prepared", &differentiate_prepared<T>, nb::arg("forward"), nb::arg("backward"),
-           nb::arg("z0"), nb::arg("injection"), nb::arg("g").none(), nb::arg("target").none())
+      .def("differentiate_prepared", &differentiate_prepared<T>, nb::arg("forward"), nb::arg("backward"), nb::arg("z0"),
+           nb::arg("injection"), nb::arg("g").none(), nb::arg("target").none())
       .def(
           "copy_weights", [](const D& self, Out W) { self.copy_weights(W.data()); }, nb::arg("W").noconvert())
       .def("solve_bytes", nb::overload_cast<int, const Method&, const Stop&, std::int64_t>(&D::solve_bytes, nb::const_),
@@ -139,6 +138,7 @@ void init_maps(nb::module_& m) {
   new_array = numpy.attr("empty").inc_ref();
   dtype_float32 = numpy.attr("dtype")("f").release();
   dtype_float64 = numpy.attr("dtype")("d").release();
+  dtype_word = PyUnicode_InternFromString("dtype");
   const nb::object find_main_thread = nb::cpp_function([] {
     main_thread = nb::cast<unsigned long>(nb::module_::import_("threading").attr("main_thread")().attr("ident"));
   });

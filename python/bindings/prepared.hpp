@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Native solves that are called again and again: options are converted once, and a call brings arrays alone. Such a call
-// takes what can be used as it is. To anything else - another type, dtype, layout or shape, a number that is not finite -
-// it answers None, and the long way through Python says what is wrong with it, or copies it.
+// Native solves that are called again and again: options are converted once, and a call brings arrays alone. Such a
+// call takes what can be used as it is. To anything else - another type, dtype, layout or shape, a number that is not
+// finite - it answers None, and the long way through Python says what is wrong with it, or copies it.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -20,17 +20,23 @@
 
 namespace deqcore::python {
 
-// numpy.empty and its dtypes, for as long as the process lives.
-inline nb::handle new_array, dtype_float32, dtype_float64;
+// numpy.empty, its dtypes, and the word "dtype", for as long as the process lives.
+inline nb::handle new_array, dtype_float32, dtype_float64, dtype_word;
 
-// A NumPy array held for the length of a call, by the buffer protocol: four times faster than as nb::ndarray.
+template <class T>
+nb::handle dtype_of() {
+  return std::is_same_v<std::remove_const_t<T>, float> ? dtype_float32 : dtype_float64;
+}
+
+// A NumPy array of numbers of the type T, held for the length of a call, by the buffer protocol: several times faster
+// than as nb::ndarray.
 template <class T>
 class Held {
  public:
-  explicit Held(nb::handle array, int access = PyBUF_SIMPLE) {
-    if (array.type().ptr() != ndarray_type.ptr()) return;
-    held_ = PyObject_GetBuffer(array.ptr(), &view_, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | access) == 0;
-    if (!held_) PyErr_Clear();
+  explicit Held(nb::handle array) {
+    if (array.type().ptr() != ndarray_type.ptr() || !array.attr(dtype_word).is(dtype_of<T>())) return;
+    held_ = PyObject_GetBuffer(array.ptr(), &view_, PyBUF_ND | (std::is_const_v<T> ? 0 : PyBUF_WRITABLE)) == 0;
+    if (!held_) PyErr_Clear();  // not contiguous
   }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;
@@ -38,10 +44,9 @@ class Held {
     if (held_) PyBuffer_Release(&view_);
   }
 
-  // Whether it has one or two axes, something in it, and numbers of this type that can be read where they lie.
+  // Whether it has one or two axes and something in it, and can be read where it lies.
   bool usable() const {
-    constexpr const char* format = std::is_same_v<std::remove_const_t<T>, float> ? "f" : "d";
-    return held_ && (view_.ndim == 1 || view_.ndim == 2) && view_.len > 0 && std::strcmp(view_.format, format) == 0 &&
+    return held_ && (view_.ndim == 1 || view_.ndim == 2) && view_.len > 0 &&
            reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(T) == 0;
   }
 
@@ -69,7 +74,7 @@ class Held {
 template <class T>
 class Fresh {
  public:
-  Fresh(const Py_ssize_t* shape, int axes) : array_(make(shape, axes)), held_(array_, PyBUF_WRITABLE) {}
+  Fresh(const Py_ssize_t* shape, int axes) : array_(make(shape, axes)), held_(array_) {}
   explicit Fresh(const Py_buffer& like) : Fresh(like.shape, like.ndim) {}
 
   const nb::object& array() const { return array_; }
@@ -77,8 +82,8 @@ class Fresh {
 
  private:
   static nb::object make(const Py_ssize_t* shape, int axes) {
-    const nb::handle dtype = std::is_same_v<T, float> ? dtype_float32 : dtype_float64;
-    return axes == 1 ? new_array(shape[0], dtype) : new_array(nb::make_tuple(shape[0], shape[1]), dtype);
+    return axes == 1 ? new_array(shape[0], dtype_of<T>())
+                     : new_array(nb::make_tuple(shape[0], shape[1]), dtype_of<T>());
   }
 
   nb::object array_;
@@ -108,11 +113,9 @@ class FreshReport {
             .singular = integers + 2 * rows_};
   }
 
-  // What the solve left, for the Python side: (memory, rows, unsolved, questions, products, rows asked).
-  nb::tuple summary(const Counts& counts) const {
+  std::int64_t unsolved() const {
     const Status* const status = view().status;
-    const std::int64_t unsolved = rows_ - std::count(status, status + rows_, Status::converged);
-    return nb::make_tuple(bytes_, rows_, unsolved, counts.questions, counts.products, counts.rows_asked);
+    return rows_ - std::count(status, status + rows_, Status::converged);
   }
 
  private:
@@ -175,7 +178,15 @@ bool fits(const Held<const T>& right, const Held<const T>& z) {
   return right.usable() && right.like(z) && right.finite();
 }
 
-// -> None, or (z, scratch bytes, report)
+// A solve's account for the Python side: (value, report, rows that did not converge, rows, questions, products, rows
+// asked, scratch bytes)
+template <class T>
+nb::tuple account(const Fresh<T>& value, const FreshReport& report, const Counts& counts, std::size_t scratch_bytes) {
+  return nb::make_tuple(value.array(), report.bytes(), report.unsolved(), value.rows().rows, counts.questions,
+                        counts.products, counts.rows_asked, scratch_bytes);
+}
+
+// -> None, or the account
 template <class T>
 nb::object solve_prepared(const Dense<T>& self, PreparedSolve& prepared, nb::handle z0, nb::handle injection) {
   const Held<const T> start(z0), c(injection);
@@ -189,11 +200,11 @@ nb::object solve_prepared(const Dense<T>& self, PreparedSolve& prepared, nb::han
       return self.solve(threads, method, stop, start.rows(), c.rows(), z.rows(), report.view(), nullptr, &interrupt);
     });
     const auto measure = [&] { return self.solve_bytes(threads, method, stop, z.rows().rows); };
-    return nb::make_tuple(z.array(), prepared.scratch_bytes(z.rows().rows, threads, measure), report.summary(counts));
+    return account(z, report, counts, prepared.scratch_bytes(z.rows().rows, threads, measure));
   });
 }
 
-// -> None, or (u, scratch bytes, report)
+// -> None, or the account
 template <class T>
 nb::object solve_adjoint_prepared(const Dense<T>& self, PreparedAdjoint& prepared, nb::handle z, nb::handle injection,
                                   nb::handle g) {
@@ -209,12 +220,12 @@ nb::object solve_adjoint_prepared(const Dense<T>& self, PreparedAdjoint& prepare
                                 report.view(), &interrupt);
     });
     const auto measure = [&] { return self.solve_adjoint_bytes(threads, method, stop, u.rows().rows); };
-    return nb::make_tuple(u.array(), prepared.scratch_bytes(u.rows().rows, threads, measure), report.summary(counts));
+    return account(u, report, counts, prepared.scratch_bytes(u.rows().rows, threads, measure));
   });
 }
 
 // A training step between loss and optimiser, of the loss (g, z) or |z - target|^2 / 2: one of the two is None.
-// -> None, or (dW, dc, (z, scratch bytes, report), (u, scratch bytes, report))
+// -> None, or (dW, dc, the account of the forward solve, that of the backward one)
 template <class T>
 nb::object differentiate_prepared(const Dense<T>& self, PreparedSolve& forward, PreparedAdjoint& backward,
                                   nb::handle z0, nb::handle injection, nb::handle g, nb::handle target) {
@@ -234,9 +245,8 @@ nb::object differentiate_prepared(const Dense<T>& self, PreparedSolve& forward, 
       const Counts counts = without_lock([&](Interrupt& interrupt) {
         const Counts asked = map.solve(threads, method, forward.stop(), start.rows(), c.rows(), z.rows(), report.view(),
                                        nullptr, &interrupt);
-        adjoint_counts =
-            map.solve_gradients(threads, adjoint_method, backward.stop(), z.rows(), c.rows(), right, aim, u.rows(),
-                                dW.rows(), dc.rows(), adjoint_report.view(), &interrupt);
+        adjoint_counts = map.solve_gradients(threads, adjoint_method, backward.stop(), z.rows(), c.rows(), right, aim,
+                                             u.rows(), dW.rows(), dc.rows(), adjoint_report.view(), &interrupt);
         return asked;
       });
       const auto bytes = [&] { return map.solve_bytes(threads, method, forward.stop(), rows); };
@@ -244,10 +254,8 @@ nb::object differentiate_prepared(const Dense<T>& self, PreparedSolve& forward, 
         return map.solve_adjoint_bytes(threads, adjoint_method, backward.stop(), rows);
       };
       return nb::make_tuple(
-          dW.array(), dc.array(),
-          nb::make_tuple(z.array(), forward.scratch_bytes(rows, threads, bytes), report.summary(counts)),
-          nb::make_tuple(u.array(), backward.scratch_bytes(rows, threads, adjoint_bytes),
-                         adjoint_report.summary(adjoint_counts)));
+          dW.array(), dc.array(), account(z, report, counts, forward.scratch_bytes(rows, threads, bytes)),
+          account(u, adjoint_report, adjoint_counts, backward.scratch_bytes(rows, threads, adjoint_bytes)));
     });
   });
 }

@@ -19,8 +19,8 @@ template <class Run>
 Counts without_lock(const Run& run) {
   Counts counts;
   bool raised = false;
-  // Signals are handled on the main thread alone. A solve on another thread must not ask for the lock while it runs: the
-  // interpreter may be shutting down, and then unwinds by force who asks.
+  // Signals are handled on the main thread alone. A solve on another thread must not ask for the lock while it runs:
+  // the interpreter may be shutting down, and then unwinds by force who asks.
   const auto check = [&raised, heard = main_thread == PyThread_get_thread_ident()] {
     if (!heard || raised) return raised;  // asked again, the interpreter would say that nothing is pending
     const nb::gil_scoped_acquire locked;

@@ -108,7 +108,7 @@ def adjoint(
         and (warm is None and ids is None and keep is None)
     ):
         how = method, rtol, atol, max_steps, norm, look_every, retire, threads, on_failure
-        solution = map_or_vjp._solve_adjoint_prepared(z, g, row_args, *how)
+        solution = map_or_vjp._solve_adjoint_prepared(z, g, row_args, how)
         if solution is not None:
             return check_success(solution, on_failure, 3)
     return _linearised(

@@ -192,10 +192,12 @@ class Solution:
         return solution
 
     @classmethod
-    def _of_native(cls, prepared: Any, value: np.ndarray, scratch_bytes: int, report: tuple[Any, ...]) -> Solution:
-        """One whose other fields are made when one of them is asked for: the core's summary holds them all."""
+    def _of_native(cls, prepared: Any, ended: tuple[Any, ...]) -> Solution:
+        """One whose other fields are made when one of them is asked for: the core's account of a solve has them all."""
         solution = cls.__new__(cls)
-        vars(solution).update(value=value, _made_of=(prepared, scratch_bytes, report), _unsolved=report[2])
+        held = vars(solution)
+        held["value"] = ended[0]
+        held["_made_of"] = prepared, ended
         return solution
 
     if not TYPE_CHECKING:  # which would hold every name for a field
@@ -225,8 +227,8 @@ class Solution:
     @property
     def success(self) -> bool:
         """Whether every row converged; gradients that are approximate by name do not."""
-        unsolved = vars(self).get("_unsolved")
-        return not (bool(self.status.any()) if unsolved is None else unsolved)
+        made_of = vars(self).get("_made_of")
+        return not (bool(self.status.any()) if made_of is None else made_of[1][2])
 
     @property
     def method(self) -> np.ndarray:
@@ -332,9 +334,9 @@ class Solution:
         return "\n".join(lines)
 
 
-def _native_fields(prepared: Any, scratch_bytes: int, report: tuple[Any, ...]) -> dict[str, Any]:
+def _native_fields(prepared: Any, ended: tuple[Any, ...]) -> dict[str, Any]:
     """What the core says of a solve, as fields."""
-    memory, rows, _, questions, products, rows_asked = report
+    _, memory, _, rows, questions, products, rows_asked, scratch_bytes = ended
     residual, scale = np.frombuffer(memory, np.float64, 2 * rows).reshape(2, rows)
     steps, rejected, singular = np.frombuffer(memory, np.int32, 3 * rows, 16 * rows).reshape(3, rows)
     return {

@@ -319,37 +319,34 @@ class Dense:
             right = check_state(target if g is None else g, "target" if g is None else "g", state).block
             prepared = prepare_step(self._dtype, self._width, *given)
             loss = (right, None) if target is None else (None, right)
-            ended = self._native.differentiate_prepared(*prepared.native, state.block, c, *loss)
-        dW, dc, *solves = ended
-        z, u = (
-            Solution._of_native(how, value.reshape(z0.shape), *said)
-            for how, (value, *said) in zip((prepared.forward, prepared.backward), solves, strict=True)
-        )
-        check_success(z, on_failure, 3)
-        check_success(u, on_failure, 3)
+            dW, dc, *solves = self._native.differentiate_prepared(*prepared.native, state.block, c, *loss)
+            ended = dW, dc, *((value.reshape(state.shape), *account) for value, *account in solves)
+        dW, dc, forward, backward = ended
+        z = check_success(Solution._of_native(prepared.forward, forward), on_failure, 3)
+        u = check_success(Solution._of_native(prepared.backward, backward), on_failure, 3)
         return Gradients(z, u, dW, dc.reshape(injection.shape))
 
-    def _solve_prepared(self, z0: Any, row_args: Any, *given: Any) -> Solution | None:
+    def _solve_prepared(self, z0: Any, row_args: Any, how: tuple[Any, ...]) -> Solution | None:
         """A solve of arrays that can be used as they are, with options that can be remembered; None of others."""
+        if type(row_args) is not tuple or len(row_args) != 1:
+            return None
         try:
-            prepared = self._prepare_solve(*given)
+            prepared = self._prepare_solve(*how)
         except (TypeError, ValueError):  # wrong, or not to be remembered
             return None
+        ended = self._native.solve_prepared(prepared.native, z0, row_args[0])
+        return None if ended is None else Solution._of_native(prepared, ended)
+
+    def _solve_adjoint_prepared(self, z: Any, g: Any, row_args: Any, how: tuple[Any, ...]) -> Solution | None:
+        """The same for a backward solve."""
         if type(row_args) is not tuple or len(row_args) != 1:
             return None
-        ended = self._native.solve_prepared(prepared.native, z0, row_args[0])
-        return None if ended is None else Solution._of_native(prepared, *ended)
-
-    def _solve_adjoint_prepared(self, z: Any, g: Any, row_args: Any, *given: Any) -> Solution | None:
-        """The same for a backward solve."""
         try:
-            prepared = self._prepare_adjoint(*given)
+            prepared = self._prepare_adjoint(*how)
         except (TypeError, ValueError):
             return None
-        if type(row_args) is not tuple or len(row_args) != 1:
-            return None
         ended = self._native.solve_adjoint_prepared(prepared.native, z, row_args[0], g)
-        return None if ended is None else Solution._of_native(prepared, *ended)
+        return None if ended is None else Solution._of_native(prepared, ended)
 
     def _value_of(self, z: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
         """A dialogue's answer: inputs that the solver has checked, and iterates that may have overflowed."""
