@@ -34,7 +34,9 @@ template <class T>
 class Held {
  public:
   explicit Held(nb::handle array) {
-    if (array.type().ptr() != ndarray_type.ptr() || !array.attr(dtype_word).is(dtype_of<T>())) return;
+    if (array.type().ptr() != ndarray_type.ptr()) return;
+    const nb::object dtype = array.attr(dtype_word);
+    if (!dtype.is(dtype_of<T>()) && !dtype.equal(dtype_of<T>())) return;
     held_ = PyObject_GetBuffer(array.ptr(), &view_, PyBUF_ND | (std::is_const_v<T> ? 0 : PyBUF_WRITABLE)) == 0;
     if (!held_) PyErr_Clear();  // not contiguous
   }

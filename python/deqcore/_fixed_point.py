@@ -159,11 +159,11 @@ def fixed_point(
         and (jvp is None and scale is None and callback is None and stream is None)
         and (warm is None and ids is None and keep is None)
     ):
-        solution = f._solve_prepared(z0, row_args, how)
-        if solution is not None:
-            if method is not None or solution.success:
-                return check_success(solution, on_failure, 3)
-            before = solution  # rows are left to a rescue that nobody asked for
+        before = f._solve_prepared(z0, row_args, how)
+        if before is not None and before.success:
+            return before
+        if before is not None and method is not None:  # with None there is a rescue that nobody asked for
+            return check_success(before, on_failure, 3)
     return _fixed_point(
         f, z0, args, row_args, pass_rows, jvp, scale, warm, ids, keep, trace, callback, stream, before, *how
     )

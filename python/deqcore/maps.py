@@ -47,6 +47,13 @@ class Gradients:
     dW: np.ndarray
     dinjection: np.ndarray
 
+    @classmethod
+    def _of(cls, forward: Solution, backward: Solution, dW: np.ndarray, dinjection: np.ndarray) -> Gradients:
+        """As ``Solution._of``."""
+        gradients = cls.__new__(cls)
+        vars(gradients).update(forward=forward, backward=backward, dW=dW, dinjection=dinjection)
+        return gradients
+
     def __repr__(self) -> str:
         """How both solves ended."""
         return f"<Gradients {self.forward.message}; {self.backward.message}>"
@@ -318,13 +325,15 @@ class Dense:
             c = self._injection((), (injection,), False, state, "z0")
             right = check_state(target if g is None else g, "target" if g is None else "g", state).block
             prepared = prepare_step(self._dtype, self._width, *given)
+            start, c, right = map(np.asarray, (state.block, c, right))  # of no subclass
             loss = (right, None) if target is None else (None, right)
-            dW, dc, *solves = self._native.differentiate_prepared(*prepared.native, state.block, c, *loss)
-            ended = dW, dc, *((value.reshape(state.shape), *account) for value, *account in solves)
+            dW, dc, *solves = self._native.differentiate_prepared(*prepared.native, start, c, *loss)
+            solves = [(value.reshape(state.shape), *account) for value, *account in solves]
+            ended = dW, dc.reshape(injection.shape), *solves
         dW, dc, forward, backward = ended
         z = check_success(Solution._of_native(prepared.forward, forward), on_failure, 3)
         u = check_success(Solution._of_native(prepared.backward, backward), on_failure, 3)
-        return Gradients(z, u, dW, dc.reshape(injection.shape))
+        return Gradients._of(z, u, dW, dc)
 
     def _solve_prepared(self, z0: Any, row_args: Any, how: tuple[Any, ...]) -> Solution | None:
         """A solve of arrays that can be used as they are, with options that can be remembered; None of others."""
