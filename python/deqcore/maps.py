@@ -313,9 +313,9 @@ class Dense:
         if (g is None) == (target is None):
             given = "neither" if g is None else "both"
             raise ValueError(f"g, target: {given} given; expected one of them")
-        given = method, rtol, max_steps, adjoint_method, adjoint_rtol, adjoint_max_steps, threads, on_failure
+        how = method, rtol, max_steps, adjoint_method, adjoint_rtol, adjoint_max_steps, threads, on_failure
         try:
-            prepared = self._prepare_step(*given)
+            prepared = self._prepare_step(*how)
         except (TypeError, ValueError):  # wrong, or not to be remembered
             ended = None
         else:
@@ -324,7 +324,7 @@ class Dense:
             state = check_state(z0, "z0")
             c = self._injection((), (injection,), False, state, "z0")
             right = check_state(target if g is None else g, "target" if g is None else "g", state).block
-            prepared = prepare_step(self._dtype, self._width, *given)
+            prepared = prepare_step(self._dtype, self._width, *how)
             start, c, right = map(np.asarray, (state.block, c, right))  # of no subclass
             loss = (right, None) if target is None else (None, right)
             dW, dc, *solves = self._native.differentiate_prepared(*prepared.native, start, c, *loss)

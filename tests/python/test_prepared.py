@@ -146,12 +146,12 @@ class TestTheLongWay:
             assert array.shape == (7, 3, 4)
 
     def test_a_rescue_goes_on_from_what_the_short_way_left(self, problem):
-        layer, x, z0, _ = problem(np.float64, (60, 12), (60, 12))
-        layer.update(15 * layer.weights)
+        _, x, z0, _ = problem()
+        shift = Dense(3 * np.roll(np.eye(12), 1, axis=0), activation="identity")  # a window of 6 columns stagnates
         short, long = (
-            deqcore.fixed_point(layer, start, row_args=(x,), on_failure="return") for start in (z0, z0.view(Odd))
+            deqcore.fixed_point(shift, start, row_args=(x,), on_failure="return") for start in (z0, z0.view(Odd))
         )
-        assert len(set(short.method)) > 1
+        assert "anderson" not in short.method
         assert short.method.tolist() == long.method.tolist()
         assert_same(*(dataclasses.replace(solution, _method="") for solution in (short, long)))
 
@@ -229,8 +229,8 @@ class TestItsSolution:
         solution = self.made(problem)
         with pytest.raises(dataclasses.FrozenInstanceError):
             solution.status = None
-        with pytest.raises(AttributeError, match=r"^'Solution' object has no attribute 'stauts'"):
-            solution.stauts  # noqa: B018
+        with pytest.raises(AttributeError, match=r"^'Solution' object has no attribute 'values'"):
+            solution.values  # noqa: B018
 
     def test_success_follows_the_statuses_that_replace_its_own(self, problem):
         solution = self.made(problem)
