@@ -5,6 +5,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
+
 #include "deqcore/base/error.hpp"
 #include "deqcore/base/report.hpp"
 #include "deqcore/base/rows.hpp"
@@ -13,6 +15,9 @@
 namespace deqcore::python {
 
 namespace nb = nanobind;
+
+// numpy.ndarray, for as long as the process lives: importing it anew takes longer than a step.
+inline nb::handle ndarray_type;
 
 template <class T>
 using Matrix = nb::ndarray<T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -48,6 +53,20 @@ template <class T>
 Rows<T> rows_of(const Matrix<T>& array) {
   const auto rows = static_cast<std::int64_t>(array.shape(0)), width = static_cast<std::int64_t>(array.shape(1));
   return {array.data(), rows, width, width};
+}
+
+// Where the first number that is NaN or infinite stands; -1 if there is none.
+template <class T>
+std::int64_t first_not_finite(const T* data, std::int64_t n) {
+  constexpr std::int64_t piece = 1024;
+  for (std::int64_t start = 0; start < n; start += piece) {
+    T poison = 0;  // 0 x is NaN for NaN and infinity: no branch in the loop over good data
+    for (std::int64_t i = start; i < std::min(n, start + piece); ++i) poison += 0 * data[i];
+    if (poison == 0) continue;
+    for (std::int64_t i = start; i < n; ++i)
+      if (!(data[i] - data[i] == 0)) return i;  // NOLINT(misc-redundant-expression): NaN unless it is finite
+  }
+  return -1;
 }
 
 // The report's arrays, made by the Python side. Few blocks: taking an array costs more than a small solve's step.

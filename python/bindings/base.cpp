@@ -29,18 +29,8 @@ std::int64_t to_alignment(const Scratch& memory) {
 }
 
 template <class T>
-std::int64_t first_not_finite(const nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
-  const T* data = array.data();
-  constexpr std::int64_t piece = 1024;
-  const auto n = static_cast<std::int64_t>(array.size());
-  for (std::int64_t start = 0; start < n; start += piece) {
-    T poison = 0;  // 0 x is NaN for NaN and infinity: no branch in the loop over good data
-    for (std::int64_t i = start; i < std::min(n, start + piece); ++i) poison += 0 * data[i];
-    if (poison == 0) continue;
-    for (std::int64_t i = start; i < n; ++i)
-      if (!(data[i] - data[i] == 0)) return i;  // NOLINT(misc-redundant-expression): NaN unless it is finite
-  }
-  return -1;
+std::int64_t first_not_finite_of(const nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
+  return first_not_finite(array.data(), static_cast<std::int64_t>(array.size()));
 }
 
 #ifdef DEQCORE_EMULATE_CUDA
@@ -69,8 +59,8 @@ void init_base(nb::module_& m) {
   m.def("simd_level", [] { return std::string(name(simd_level())); });
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
-  m.def("first_not_finite", &first_not_finite<float>, nb::arg("array").noconvert());
-  m.def("first_not_finite", &first_not_finite<double>, nb::arg("array").noconvert());
+  m.def("first_not_finite", &first_not_finite_of<float>, nb::arg("array").noconvert());
+  m.def("first_not_finite", &first_not_finite_of<double>, nb::arg("array").noconvert());
   m.attr("alignment") = alignment;
   m.def("to_alignment", &to_alignment, nb::arg("memory").noconvert());
   m.def("status_name", [](int code) { return std::string(name(static_cast<Status>(code))); }, nb::arg("code"));

@@ -16,9 +16,6 @@
 
 namespace deqcore::python {
 
-// numpy.ndarray, for as long as the process lives: importing it anew takes longer than a step.
-inline nb::handle ndarray_type;
-
 template <class Queue, class Solver, class T>
 class Dialogue {
  public:

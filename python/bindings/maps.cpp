@@ -1,46 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 
 #include <string>
-#include <utility>
+#include <variant>
 
 #include "arrays.hpp"
 #include "deqcore/maps/dense.hpp"
 #include "init.hpp"
+#include "prepared.hpp"
+#include "without_lock.hpp"
 
 namespace deqcore::python {
+
+using namespace nb::literals;
+
 namespace {
-
-nb::handle threading;  // the module, for as long as the process lives: looking it up takes as long as asking it
-
-// Signals are handled on the interpreter's main thread alone. A solve on another thread must not ask for the lock while
-// it runs: the interpreter may be shutting down, and then unwinds by force who asks.
-bool on_main_thread() {
-  const nb::object main = threading.attr("main_thread")();
-  return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
-}
-
-// Runs a long native solve without the interpreter lock; Ctrl-C ends it and comes out as what the handler raised.
-template <class Run>
-Counts without_lock(const Run& run) {
-  Counts counts;
-  bool raised = false;
-  const auto check = [&raised, heard = on_main_thread()] {
-    if (!heard || raised) return raised;  // asked again, the interpreter would say that nothing is pending
-    const nb::gil_scoped_acquire locked;
-    return raised = PyErr_CheckSignals() != 0;
-  };
-  {
-    const nb::gil_scoped_release others_run;
-    Interrupt interrupt(check);
-    counts = run(interrupt);
-  }
-  if (raised) throw nb::python_error();
-  return counts;
-}
 
 template <class T>
 Counts by_newton(const Dense<T>& self, Matrix<const T> z0, Matrix<const T> injection, Matrix<T> result,
@@ -63,24 +39,10 @@ Counts linearised(const Dense<T>& self, Matrix<const T> z, Matrix<const T> injec
   });
 }
 
-// A training step between loss and optimiser -> counts of both solves. The loss is (g, z), or |z - target|^2 / 2.
-template <class T>
-std::pair<Counts, Counts> solve_and_differentiate(
-    const Dense<T>& self, Matrix<const T> z0, Matrix<const T> injection, std::optional<Matrix<const T>> g,
-    std::optional<Matrix<const T>> target, Matrix<T> z, Matrix<T> u, Matrix<T> dW, Matrix<T> dc,
-    const ReportArrays& report, std::optional<Vector<const double>> scale, const Method& method, const Stop& stop,
-    const ReportArrays& adjoint_report, const AdjointMethod& adjoint_method, const Stop& adjoint_stop, int threads) {
-  Counts backward;
-  const Dense<T> map = self.snapshot();  // the same weights forward and backward
-  const Counts forward = without_lock([&](Interrupt& interrupt) {
-    const Counts counts = map.solve(threads, method, stop, rows_of(z0), rows_of(injection), rows_of(z), report.view(),
-                                    scale ? scale->data() : nullptr, &interrupt);
-    backward = map.solve_gradients(threads, adjoint_method, adjoint_stop, rows_of(z), rows_of(injection),
-                                   g ? rows_of(*g) : Rows<const T>{}, target ? rows_of(*target) : Rows<const T>{},
-                                   rows_of(u), rows_of(dW), rows_of(dc), adjoint_report.view(), &interrupt);
-    return counts;
-  });
-  return {forward, backward};
+template <class... Methods>
+void bind_prepared(nb::module_& m, const char* name) {
+  nb::class_<Prepared<Methods...>>(m, name).def(nb::init<std::variant<Methods...>, const Stop&, std::optional<int>>(),
+                                                nb::arg("method"), nb::arg("stop"), nb::arg("threads").none());
 }
 
 template <class T>
@@ -153,11 +115,11 @@ void bind(nb::module_& m, const char* name) {
       .def("solve_tangent", &linearised<T, &D::solve_tangent>, nb::arg("z").noconvert(),
            nb::arg("injection").noconvert(), nb::arg("dz").noconvert(), nb::arg("t0").none(),
            nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
-      .def("solve_and_differentiate", &solve_and_differentiate<T>, nb::arg("z0").noconvert(),
-           nb::arg("injection").noconvert(), nb::arg("g").none(), nb::arg("target").none(), nb::arg("z").noconvert(),
-           nb::arg("u").noconvert(), nb::arg("dW").noconvert(), nb::arg("dc").noconvert(), nb::arg("report"),
-           nb::arg("scale").none(), nb::arg("method"), nb::arg("stop"), nb::arg("adjoint_report"),
-           nb::arg("adjoint_method"), nb::arg("adjoint_stop"), nb::arg("threads"))
+      .def("solve_prepared", &solve_prepared<T>, nb::arg("prepared"), nb::arg("z0"), nb::arg("injection"))
+      .def("solve_adjoint_prepared", &solve_adjoint_prepared<T>, nb::arg("prepared"), nb::arg("z"),
+           nb::arg("injection"), nb::arg("g"))
+      .def("differentiate_prepared", &differentiate_prepared<T>, nb::arg("forward"), nb::arg("backward"), nb::arg("z0"),
+           nb::arg("injection"), nb::arg("g").none(), nb::arg("target").none())
       .def(
           "copy_weights", [](const D& self, Out W) { self.copy_weights(W.data()); }, nb::arg("W").noconvert())
       .def("solve_bytes", nb::overload_cast<int, const Method&, const Stop&, std::int64_t>(&D::solve_bytes, nb::const_),
@@ -172,10 +134,21 @@ void bind(nb::module_& m, const char* name) {
 }  // namespace
 
 void init_maps(nb::module_& m) {
-  threading = nb::module_::import_("threading").release();
+  const nb::module_ numpy = nb::module_::import_("numpy");
+  new_array = numpy.attr("empty").inc_ref();
+  dtype_float32 = numpy.attr("dtype")("f").release();
+  dtype_float64 = numpy.attr("dtype")("d").release();
+  dtype_word = PyUnicode_InternFromString("dtype");
+  const nb::object find_main_thread = nb::cpp_function([] {
+    main_thread = nb::cast<unsigned long>(nb::module_::import_("threading").attr("main_thread")().attr("ident"));
+  });
+  find_main_thread();
+  nb::module_::import_("os").attr("register_at_fork")("after_in_child"_a = find_main_thread);
   nb::list names;
   for (Activation activation : activations) names.append(std::string(name(activation)));
   m.attr("activations") = nb::tuple(names);
+  bind_prepared<Method, NewtonMethod>(m, "PreparedSolve");
+  bind_prepared<AdjointMethod>(m, "PreparedAdjoint");
   bind<float>(m, "Dense32");
   bind<double>(m, "Dense64");
 }

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ._arrays import Array, door_for
-from ._dialogue import Setup, State, check_args, check_row_args, check_state, converse, gathered
+from ._dialogue import Setup, State, check_args, check_row_args, check_state, check_success, converse, gathered
 from ._linear import DEFAULT_RTOL
 from ._methods import GMRES, SHINE, Approximate, Direct, Method, Phantom
 from ._options import check_callback, flag, keyword_options, real, refuse_unknown
@@ -99,6 +99,18 @@ def adjoint(
     """
     if unknown:
         refuse_unknown("adjoint", unknown, _ADJOINT_OPTIONS)
+    if (
+        isinstance(map_or_vjp, Dense)
+        and type(args) is tuple
+        and not args
+        and (pass_rows is False and trace is False and estimate_error is False)
+        and (f is None and u0 is None and max_error is None and callback is None and stream is None)
+        and (warm is None and ids is None and keep is None)
+    ):
+        how = method, rtol, atol, max_steps, norm, look_every, retire, threads, on_failure
+        solution = map_or_vjp._solve_adjoint_prepared(z, g, row_args, how)
+        if solution is not None:
+            return check_success(solution, on_failure, 3)
     return _linearised(
         "adjoint",
         _ADJOINT_NAMES,

@@ -230,9 +230,14 @@ _remembered = lru_cache(maxsize=256, typed=True)(_check_options)  # typed: 1, 1.
 _PLAIN = {type(None), bool, int, float, str, *map(type, BY_NAME.values())}
 
 
+def is_plain(given: tuple[Any, ...]) -> bool:
+    """Whether options can be remembered: nothing among them that changes, or that is worth its memory."""
+    return _PLAIN.issuperset(map(type, given))
+
+
 def options_of(about: tuple[Any, ...], *given: Any) -> Options:
     """The options, checked, or as they were checked before. ``about``: the solve; ``given``: what the user wrote."""
-    if _PLAIN.issuperset(map(type, given)):  # nothing that changes, nothing worth its memory
+    if is_plain(given):
         return _remembered(*about, *given)
     return _check_options(*about, *given)
 
@@ -395,6 +400,13 @@ def _wants_to_stop(callback: Callable[[Progress], Any], steps: int, solver: Any)
     except StopIteration:
         return True
     return False
+
+
+def check_success(solution: Solution, on_failure: str, frames: int) -> Solution:
+    """A native solve's solution; raises or warns about it if it is not one."""
+    if not solution.success and on_failure != "return":
+        complain(solution, solution._solver, on_failure, frames + 1)
+    return solution
 
 
 def complain(solution: Solution, name: str, on_failure: str, frames: int) -> None:

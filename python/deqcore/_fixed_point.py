@@ -12,7 +12,17 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, door_for
-from ._dialogue import Setup, State, check_args, check_row_args, check_scale, check_state, converse, gathered
+from ._dialogue import (
+    Setup,
+    State,
+    check_args,
+    check_row_args,
+    check_scale,
+    check_state,
+    check_success,
+    converse,
+    gathered,
+)
 from ._ladder import climb, default_ladder, first_share, is_ladder, placed, rungs_of
 from ._methods import Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
@@ -139,6 +149,52 @@ def fixed_point(
         refuse_unknown("fixed_point", unknown, _OPTIONS)
     if not callable(f):
         raise TypeError(f"f: {f!r} given; expected a callable or a map from deqcore.maps")
+    how = method, rtol, atol, max_steps, norm, look_every, retire, threads, on_failure
+    before = None
+    if (
+        isinstance(f, Dense)
+        and type(args) is tuple
+        and not args
+        and (pass_rows is False and trace is False)
+        and (jvp is None and scale is None and callback is None and stream is None)
+        and (warm is None and ids is None and keep is None)
+    ):
+        before = f._solve_prepared(z0, row_args, how)
+        if before is not None and before.success:
+            return before
+        if before is not None and method is not None:  # with None there is a rescue that nobody asked for
+            return check_success(before, on_failure, 3)
+    return _fixed_point(
+        f, z0, args, row_args, pass_rows, jvp, scale, warm, ids, keep, trace, callback, stream, before, *how
+    )
+
+
+def _fixed_point(
+    f: Any,
+    z0: Any,
+    args: Any,
+    row_args: Any,
+    pass_rows: Any,
+    jvp: Any,
+    scale: Any,
+    warm: Any,
+    ids: Any,
+    keep: Any,
+    trace: Any,
+    callback: Any,
+    stream: Any,
+    before: Solution | None,
+    method: Any,
+    rtol: Any,
+    atol: Any,
+    max_steps: Any,
+    norm: Any,
+    look_every: Any,
+    retire: Any,
+    threads: Any,
+    on_failure: Any,
+) -> Solution:
+    """Check, solve and finish. ``before``: what a native solve has done already, and did not end well."""
     door = door_for(z0, "z0", stream)
     with door.on_stream():
         state = check_state(z0, "z0", door=door)
@@ -152,13 +208,15 @@ def fixed_point(
         keeping = check_keep(keep, history=True)
         given = row_args
 
-        def by_ladder(rungs: list[Method], before: Solution | None = None) -> Solution:
+        def by_ladder(rungs: list[Method], before: Solution | None = None, frames: int = 7) -> Solution:
             options = {"rtol": rtol, "atol": atol, "norm": norm, "look_every": look_every, "trace": trace}
             options |= {"callback": callback, "threads": threads, "stream": stream, "retire": retire, "args": args}
             warmth = _Warmth(warm, keys, keeping)
-            how = max_steps, on_failure, options | {"jvp": jvp}, warmth, before
-            return _by_ladder(f, state, given, pass_rows, scales, rungs, *how)
+            rest = max_steps, on_failure, options | {"jvp": jvp}, warmth, before, frames
+            return _by_ladder(f, state, given, pass_rows, scales, rungs, *rest)
 
+        if before is not None:
+            return by_ladder(default_ladder("fixed_point")[1:], before)
         if is_ladder(method):
             return by_ladder(rungs_of(method, "fixed_point"))
         steps = max_steps
@@ -187,7 +245,7 @@ def fixed_point(
         words = check_remembers(setup.chosen, state.width, state.dtype) if going_on or keeping == "history" else 0
         history = history_places(warm, keys, state, words) if going_on and warm is not None else (None, None)
         memory = door.xp.zeros((state.rows, words), np.int64) if keeping == "history" else None
-        setup.frames = 5
+        setup.frames = 6
         rescues = method is None and keeping != "history" and (warm is None or warm.history is None)
         if rescues:
             setup.on_failure = "return"
@@ -201,7 +259,7 @@ def fixed_point(
         def finish(counts: Any, held: int, copies: int = 0, failed: int | None = None) -> Solution:
             solution = setup.finish(counts, held, copies, failed, warm=handle())
             if rescues and (setup.report.failed() if failed is None else failed):
-                return by_ladder(default_ladder("fixed_point")[1:], solution)
+                return by_ladder(default_ladder("fixed_point")[1:], solution, 8)
             return solution
 
         if isinstance(f, Dense):
@@ -259,6 +317,7 @@ def _by_ladder(
     options: dict[str, Any],
     warmth: _Warmth,
     before: Solution | None,
+    frames: int,
 ) -> Solution:
     """Every rung is a solve of its own."""
     check_on_failure(on_failure)
@@ -300,9 +359,7 @@ def _by_ladder(
 
     apart = native or bool(row_args) or pass_rows or options["retire"] not in (None, False)
     steps = None if max_steps is None else bounded(max_steps, "max_steps")
-    return climb(
-        solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point", with_handle, 7 if before else 6, before
-    )
+    return climb(solve, rungs, state, row_args, apart, steps, on_failure, "fixed_point", with_handle, frames, before)
 
 
 _OPTIONS = keyword_options(fixed_point)

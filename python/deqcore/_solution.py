@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -179,10 +179,10 @@ class Solution:
     trace: Array | None = None
     error: Array | None = None
     warm: Warm | None = None
-    _method: Any = ""  # a name, or one per row
-    _solver: str = ""
+    _method: Any = field(default_factory=str)  # a name, or one per row
+    _solver: str = field(default_factory=str)
     _tried: str = ""  # of a ladder
-    products: int = 0
+    products: int = field(default_factory=int)  # factories leave no default in the class: __getattr__ is to be asked
 
     @classmethod
     def _of(cls, **fields: Any) -> Solution:
@@ -190,6 +190,30 @@ class Solution:
         solution = cls.__new__(cls)
         vars(solution).update(fields)
         return solution
+
+    @classmethod
+    def _of_native(cls, prepared: Any, ended: tuple[Any, ...]) -> Solution:
+        """One whose other fields are made when one of them is asked for: the core's account of a solve has them all."""
+        solution = cls.__new__(cls)
+        held = vars(solution)
+        held["value"] = ended[0]
+        held["_made_of"] = prepared, ended
+        return solution
+
+    if not TYPE_CHECKING:  # which would hold every name for a field
+
+        def __getattr__(self, name: str) -> Any:
+            """Make the fields of a native solve; an AttributeError for what is none."""
+            held = vars(self)
+            if name not in self.__dataclass_fields__ or "_made_of" not in held:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            for field_name, content in _native_fields(*held["_made_of"]).items():
+                held.setdefault(field_name, content)  # where two threads ask at once, both get the same
+            return held[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, made or not."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def __repr__(self) -> str:
         """The message, and the shapes and ranges of what is inside."""
@@ -203,7 +227,8 @@ class Solution:
     @property
     def success(self) -> bool:
         """Whether every row converged; gradients that are approximate by name do not."""
-        return not bool(self.status.any())
+        made_of = vars(self).get("_made_of")
+        return not (bool(self.status.any()) if made_of is None else made_of[1][2])
 
     @property
     def method(self) -> np.ndarray:
@@ -307,6 +332,30 @@ class Solution:
         advice = _ADVICE | (_LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {})
         lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]
         return "\n".join(lines)
+
+
+def _native_fields(prepared: Any, ended: tuple[Any, ...]) -> dict[str, Any]:
+    """What the core says of a solve, as fields."""
+    _, memory, _, rows, questions, products, rows_asked, scratch_bytes = ended
+    residual, scale = np.frombuffer(memory, np.float64, 2 * rows).reshape(2, rows)
+    steps, rejected, singular = np.frombuffer(memory, np.int32, 3 * rows, 16 * rows).reshape(3, rows)
+    return {
+        "residual": residual,
+        "scale": scale,
+        "status": np.frombuffer(memory, np.int8, rows, 28 * rows),
+        "steps": steps,
+        "rejected": rejected,
+        "singular": singular,
+        "nfe": questions - products,
+        "rows_asked": rows_asked,
+        "tolerances": prepared.options.tolerances,
+        "retire": prepared.options.retire,
+        "copies": 0,
+        "scratch_bytes": scratch_bytes,
+        "products": products,
+        "_method": prepared.options.chosen.name,
+        "_solver": prepared.solver,
+    }
 
 
 Callback = Callable[[Progress], Any]

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NoReturn
 
 import numpy as np
 
 from . import _core
 from ._arrays import check_numpy, describe, numpy_door
-from ._dialogue import Setup, State, check_state
-from ._linear import DEFAULT_RTOL
-from ._methods import SHINE, Phantom
+from ._dialogue import Setup, State, check_state, check_success
 from ._options import keyword_options, refuse_unknown, threads_named
+from ._prepared import prepare_adjoint, prepare_solve, prepare_step, remembered
 from ._solution import Solution
 from ._splitting import Monotone
 
@@ -47,6 +46,13 @@ class Gradients:
     backward: Solution
     dW: np.ndarray
     dinjection: np.ndarray
+
+    @classmethod
+    def _of(cls, forward: Solution, backward: Solution, dW: np.ndarray, dinjection: np.ndarray) -> Gradients:
+        """As ``Solution._of``."""
+        gradients = cls.__new__(cls)
+        vars(gradients).update(forward=forward, backward=backward, dW=dW, dinjection=dinjection)
+        return gradients
 
     def __repr__(self) -> str:
         """How both solves ended."""
@@ -93,6 +99,10 @@ class Dense:
         self._width, self._dtype = len(block), block.dtype
         self._activation = activation
         self._native = _CLASSES[block.dtype](block, activation)
+        about = block.dtype, self._width
+        self._prepare_solve = remembered(partial(prepare_solve, *about))
+        self._prepare_adjoint = remembered(partial(prepare_adjoint, *about))
+        self._prepare_step = remembered(partial(prepare_step, *about))
         # of the options that solves share: they tend to be the same
         self._solve_bytes = lru_cache(maxsize=32)(self._native.solve_bytes)
         self._adjoint_bytes = lru_cache(maxsize=32)(self._native.solve_adjoint_bytes)
@@ -303,65 +313,49 @@ class Dense:
         if (g is None) == (target is None):
             given = "neither" if g is None else "both"
             raise ValueError(f"g, target: {given} given; expected one of them")
-        state = check_state(z0, "z0")
-        c = self._injection((), (injection,), False, state, "z0")
-        right = check_state(target if g is None else g, "target" if g is None else "g", state).block
-        shared: dict[str, Any] = {
-            "retire_by_default": True,
-            "atol": 0.0,
-            "norm": 2,
-            "look_every": None,
-            "retire": None,
-            "trace": False,
-            "threads": threads,
-            "on_failure": on_failure,
-        }
-        forward = Setup(
-            "fixed_point", state, relative_to="image", method=method, rtol=rtol, max_steps=max_steps, **shared
-        )
-        backward = Setup(
-            "adjoint",
-            state,
-            relative_to="scale",
-            method=adjoint_method,
-            rtol=DEFAULT_RTOL[state.dtype] if adjoint_rtol is None else adjoint_rtol,
-            max_steps=adjoint_max_steps,
-            **shared,
-        )
-        if isinstance(backward.chosen, Phantom):
-            raise ValueError(
-                f"adjoint_method: {backward.chosen!r} given; value_and_gradients() does not unroll: use Neumann(k, tau)"
-            )
-        if isinstance(backward.chosen, SHINE):
-            raise ValueError(
-                f"adjoint_method: {backward.chosen!r} given; expected a method that needs no handle: use fixed_point() "
-                f"and adjoint()"
-            )
-        dW, dc = np.empty((self.width, self.width), self.dtype), np.empty_like(c)
-        counts = self._native.solve_and_differentiate(
-            state.block,
-            c,
-            None if g is None else right,
-            right if g is None else None,
-            forward.result,
-            backward.result,
-            dW,
-            dc,
-            forward.report.native,
-            None,
-            forward.options.native,
-            forward.options.stop,
-            backward.report.native,
-            backward.options.native,
-            backward.options.stop,
-            forward.threads,
-        )
-        held = (
-            self._solve_bytes(forward.threads, forward.options.native, forward.options.stop, state.rows),
-            self._adjoint_bytes(forward.threads, backward.options.native, backward.options.stop, state.rows),
-        )
-        z, u = forward.finish(counts[0], held[0]), backward.finish(counts[1], held[1])
-        return Gradients(z, u, dW, dc.reshape(injection.shape))
+        how = method, rtol, max_steps, adjoint_method, adjoint_rtol, adjoint_max_steps, threads, on_failure
+        try:
+            prepared = self._prepare_step(*how)
+        except (TypeError, ValueError):  # wrong, or not to be remembered
+            ended = None
+        else:
+            ended = self._native.differentiate_prepared(*prepared.native, z0, injection, g, target)
+        if ended is None:
+            state = check_state(z0, "z0")
+            c = self._injection((), (injection,), False, state, "z0")
+            right = check_state(target if g is None else g, "target" if g is None else "g", state).block
+            prepared = prepare_step(self._dtype, self._width, *how)
+            start, c, right = map(np.asarray, (state.block, c, right))  # of no subclass
+            loss = (right, None) if target is None else (None, right)
+            dW, dc, *solves = self._native.differentiate_prepared(*prepared.native, start, c, *loss)
+            solves = [(value.reshape(state.shape), *account) for value, *account in solves]
+            ended = dW, dc.reshape(injection.shape), *solves
+        dW, dc, forward, backward = ended
+        z = check_success(Solution._of_native(prepared.forward, forward), on_failure, 3)
+        u = check_success(Solution._of_native(prepared.backward, backward), on_failure, 3)
+        return Gradients._of(z, u, dW, dc)
+
+    def _solve_prepared(self, z0: Any, row_args: Any, how: tuple[Any, ...]) -> Solution | None:
+        """A solve of arrays that can be used as they are, with options that can be remembered; None of others."""
+        if type(row_args) is not tuple or len(row_args) != 1:
+            return None
+        try:
+            prepared = self._prepare_solve(*how)
+        except (TypeError, ValueError):  # wrong, or not to be remembered
+            return None
+        ended = self._native.solve_prepared(prepared.native, z0, row_args[0])
+        return None if ended is None else Solution._of_native(prepared, ended)
+
+    def _solve_adjoint_prepared(self, z: Any, g: Any, row_args: Any, how: tuple[Any, ...]) -> Solution | None:
+        """The same for a backward solve."""
+        if type(row_args) is not tuple or len(row_args) != 1:
+            return None
+        try:
+            prepared = self._prepare_adjoint(*how)
+        except (TypeError, ValueError):
+            return None
+        ended = self._native.solve_adjoint_prepared(prepared.native, z, row_args[0], g)
+        return None if ended is None else Solution._of_native(prepared, ended)
 
     def _value_of(self, z: np.ndarray, injection: np.ndarray, *, threads: int) -> np.ndarray:
         """A dialogue's answer: inputs that the solver has checked, and iterates that may have overflowed."""

@@ -11,6 +11,8 @@ import math
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -755,6 +757,27 @@ class TestCtrlC:
         options = {"method": "picard", "rtol": 1e-14, "max_steps": 2**31 - 1}
         with pytest.raises(Mine), interrupted(after=0.1, handler=handler):
             fixed_point(rotation, start, row_args=(np.zeros(self.width),), **options)
+
+    def test_is_heard_by_a_thread_that_a_fork_made_the_main_one(self):
+        script = """
+import os, signal, threading, time, warnings, numpy as np, deqcore
+warnings.simplefilter("ignore")  # that a process with threads forks
+rotation = deqcore.maps.Dense(np.array([[0.0, -1.0], [1.0, 0.0]]), "identity")
+def endless():
+    child = os.fork()
+    if child:
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    options = {"method": "picard", "rtol": 1e-14, "max_steps": 2**31 - 1, "threads": 1}
+    try:
+        deqcore.fixed_point(rotation, np.ones((1, 2)), row_args=(np.zeros(2),), **options)
+    except KeyboardInterrupt:
+        os._exit(7)
+threading.Thread(target=endless).start()
+time.sleep(50)
+"""
+        assert subprocess.run([sys.executable, "-c", script], timeout=40).returncode == 7
 
     def test_in_the_dialogue_comes_out(self):
         rotation, start = self.endless()
