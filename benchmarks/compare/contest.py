@@ -26,7 +26,9 @@ from .problems import RTOL
 LADDER = tuple(RTOL * 2.0 ** (3 - k) for k in range(8))  # tolerances tried, the loosest first
 TRIAL_SECONDS = 0.15
 CASE_SECONDS = 2.0
-SEARCH_SECONDS = 2.0  # for a setting's tolerance; then it has missed
+SEARCH_SECONDS = 3.0  # for a setting's tolerance; then it is taken with the last one tried
+COMPILING = 5.0  # seconds: a first call up to here is made again, for it may have compiled
+LONG = 2.0  # seconds: a setting that took longer in the search is not run again
 SLOW, FAR = 0.3, 3.0  # a setting beyond these seconds and this many times ours is timed in its trial only
 
 
@@ -73,7 +75,7 @@ class Entry:
 
 @dataclass
 class Settings:
-    """What searches found: by case, the tolerance, the seconds and whether the answer was good, of each setting.
+    """What searches found: by case, the tolerance, the seconds and the verdict of each setting.
 
     ``versions`` says what each library is now; findings of another version are forgotten.
     """
@@ -126,10 +128,11 @@ def entered(case: str, contestants: Sequence[Contestant], judge: Judge, quick: b
     for one in contestants:
         if one.name in known and not one.always:
             of = known[one.name]
-            entries[one.name] = Entry(one, of["tolerance"], Verdict(of["good"], {}, 0.0), of["seconds"])
+            verdict = Verdict(of["good"], of["counts"], of["error"])
+            entries[one.name] = Entry(one, of["tolerance"], verdict, of["seconds"])
         else:
             entries[one.name] = try_out(one, judge, quick)
-    tried = {name for name in entries if name not in known}
+    tried = {name for name in entries if name not in known or known[name]["seconds"] > LONG}
     while True:
         roles = chosen([entry for entry in entries.values() if entry is not None])
         unseen = [entry for _, entry in roles if entry.contestant.name not in tried]
@@ -145,7 +148,13 @@ def entered(case: str, contestants: Sequence[Contestant], judge: Judge, quick: b
     for name in tried:
         entry = entries[name]
         if entry is not None and not entry.contestant.library.startswith(("deqcore", "limit")):
-            known[name] = {"tolerance": entry.tolerance, "seconds": figures(entry.seconds), "good": entry.verdict.good}
+            known[name] = {
+                "tolerance": entry.tolerance,
+                "seconds": figures(entry.seconds),
+                "good": entry.verdict.good,
+                "counts": entry.verdict.counts,
+                "error": figures(entry.verdict.error),
+            }
     return roles
 
 
@@ -154,19 +163,25 @@ def try_out(contestant: Contestant, judge: Judge, quick: bool, known: float | No
     pools.set_threads(1, contestant.torch)
     pools.wait_until_quiet()
     pools.set_threads(contestant.blas, contestant.torch)
-    entry, started = None, time.perf_counter()
-    for tolerance in (known,) if known is not None else (RTOL,) if contestant.per_row else LADDER:
+    tolerances = (known,) if known is not None else (RTOL,) if contestant.per_row else LADDER
+    entry, low, high, started = None, 0, len(tolerances), time.perf_counter()
+    while low < high:  # the loosest that is good; those beyond it are good too
+        middle = (low + high) // 2
         try:
-            seconds, answer = timed(contestant, tolerance)
-            if entry is None and seconds > 0.02:  # it may have compiled
-                again, answer = timed(contestant, tolerance)
+            seconds, answer = timed(contestant, tolerances[middle])
+            if entry is None and COMPILING > seconds > 0.02:
+                again, answer = timed(contestant, tolerances[middle])
                 seconds = min(seconds, again)
         except Exception as error:  # whatever another library raises: it is out, and the run goes on
             said = str(error).strip().splitlines() or [""]
             print(f"  {contestant.name}: {type(error).__name__}: {said[0][:150]}", flush=True)
             return entry
-        entry = Entry(contestant, tolerance, judge(contestant.value(answer)), seconds)
-        if entry.verdict.good or time.perf_counter() - started > SEARCH_SECONDS:
+        found = Entry(contestant, tolerances[middle], judge(contestant.value(answer)), seconds)
+        if found.verdict.good:
+            entry, high = found, middle
+        else:
+            entry, low = entry if entry is not None and entry.verdict.good else found, middle + 1
+        if time.perf_counter() - started > SEARCH_SECONDS:
             break
     if entry is None or quick or entry.seconds > SLOW or not entry.verdict.good:
         return entry
