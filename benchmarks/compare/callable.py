@@ -28,6 +28,8 @@ SHAPES = ((64, 512), (256, 4096), (8, 100_000))
 QUICK = ((3, 20),)
 HISTORY, ANSWERS = 6, 9
 BLOCKS = 2 * HISTORY + 12
+SHORT = 10  # steps: the window is full
+SAMPLE_SECONDS, CASE_SECONDS = 0.08, 4.0
 
 Solve = Callable[[int], Any]  # so many steps
 
@@ -42,8 +44,6 @@ def measure(plan: Plan, rows: int, width: int, threads: int) -> Iterator[dict[st
     rng = np.random.default_rng(0)
     answers = [rng.uniform(-1, 1, (rows, width)).astype(np.float32) for _ in range(ANSWERS)]
     bytes_moved = BLOCKS * rows * width * 4
-    short = 20
-    long = 40 if plan.quick else short + int(min(2000, max(30, 0.15 / (bytes_moved / 10e9))))
     solvers: dict[str, tuple[Solve, Solve | None]] = {"deqcore NumPy callable": (ours(answers, threads), None)}
     if peers.there("torchdeq"):
         solvers["torchdeq"] = by_torchdeq(answers), None
@@ -51,20 +51,24 @@ def measure(plan: Plan, rows: int, width: int, threads: int) -> Iterator[dict[st
         solvers["jaxopt"] = by_jaxopt(answers[0])
     memory = memory_seconds(bytes_moved, threads)
     pools.set_threads(1, threads)
-    for solve, bare in solvers.values():
-        for steps in (short, long):
-            solve(steps)
-            if bare is not None:
-                bare(steps)
+    steps = {}
+    for name, (solve, bare) in solvers.items():
+        for run in (solve, bare or solve):
+            run(SHORT)  # it may compile
+        each = seconds(solve, SHORT) / SHORT
+        steps[name] = 10 if plan.quick else int(min(2000, max(10, SAMPLE_SECONDS / each)))
     taken: dict[str, list[float]] = {name: [] for name in solvers}
     floors = []
+    started = time.perf_counter()
     for _ in range(min(9, plan.repeats)):
+        if len(floors) >= 5 and time.perf_counter() - started > CASE_SECONDS:
+            break
         for name, (solve, bare) in solvers.items():
             pools.wait_until_quiet()
-            times = [seconds(solve, long) - seconds(solve, short)]
+            times = [seconds(solve, SHORT + steps[name]) - seconds(solve, SHORT)]
             if bare is not None:
-                times.append(seconds(bare, short) - seconds(bare, long))
-            taken[name].append(sum(times) / (long - short))
+                times.append(seconds(bare, SHORT) - seconds(bare, SHORT + steps[name]))
+            taken[name].append(sum(times) / steps[name])
         floors.append(memory())
     floor = float(np.median(floors))
     for name in solvers:

@@ -13,6 +13,7 @@ import importlib.util
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,30 +62,33 @@ def _in_halves(source: str) -> Any:
 
 
 def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
-    limit = _module.Limit(problem.threads)
+    # one thread too: on a machine with other work, waiting threads of OpenMP can take a hundred times the solve
+    for threads in dict.fromkeys((problem.threads, 1)):
+        limit = _module.Limit(threads)
 
-    def solve(tolerance: float) -> Any:
-        if tolerance not in runs:
-            runs[tolerance] = limit.solver(
-                problem.W, problem.x, method, tolerance, act=problem.activation, max_steps=STEPS
-            )
-        return runs[tolerance]()
+        def solve(tolerance: float, limit: Any, runs: dict[float, Any]) -> Any:
+            if tolerance not in runs:
+                runs[tolerance] = limit.solver(
+                    problem.W, problem.x, method, tolerance, act=problem.activation, max_steps=STEPS
+                )
+            return runs[tolerance]()
 
-    runs: dict[float, Any] = {}
-    yield Contestant("limit program", "", solve, per_row=True, always=True, value=lambda answer: answer[0])
+        yield Contestant(
+            "limit program", f"threads {threads}", partial(solve, limit=limit, runs={}), per_row=True, always=True,
+            value=lambda answer: answer[0],
+        )  # fmt: skip
 
 
 def trainers(problem: Problem) -> Iterator[Contestant]:
-    limit = _module.Limit(problem.threads)
-
-    def step(tolerance: float) -> Any:
+    def step(tolerance: float, threads: int) -> Any:
+        limit = _module.Limit(threads)
         return limit.training_step(problem.W, problem.x, tolerance, problem.activation, max_steps=STEPS)()
 
     # its last product is NumPy's, whose threads spin beside OpenMP's
-    for blas in dict.fromkeys((1, problem.threads)):
+    for threads, blas in dict.fromkeys(((problem.threads, 1), (problem.threads, problem.threads), (1, 1))):
         yield Contestant(
-            "limit program", f"BLAS {blas}", step, per_row=True, always=True, blas=blas,
-            value=lambda answer: (None, answer[0]),
+            "limit program", f"threads {threads}; BLAS {blas}", partial(step, threads=threads), per_row=True,
+            always=True, blas=blas, value=lambda answer: (None, answer[0]),
         )  # fmt: skip
 
 
