@@ -30,7 +30,7 @@ CALLABLE = "deqcore NumPy callable"
 LIMIT = "limit program"
 PEERS = ("torchdeq", "jaxopt", "optimistix", "SciPy", "KINSOL")
 MISSED = "(missed)"
-UNSTEADY = 2.0
+UNSTEADY, DISTURBED = 2.0, 0.1
 
 
 def main() -> int:
@@ -316,9 +316,12 @@ def scaling(_: Line, lines: Sequence[Line]) -> list[str]:
 def machine(header: Line, lines: Sequence[Line]) -> list[str]:
     groups = header.get("groups", {})
     timed = [line["seconds"] for line in lines if line.get("seconds", {}).get("repeats", 1) > 1]
+    told = [line["others"] for line in lines if "others" in line]
+    disturbed = sum(cores > DISTURBED for cores in told)
     unsteady = sum(of["high"] > UNSTEADY * of["median"] for of in timed)
     return [
         *(f"* {name}: {value}" for name, value in header["machine"].items()),
+        f"* disturbed: {disturbed} of {len(told)} cases, while others took more than {DISTURBED} cores",
         f"* unsteady: {unsteady} of {len(timed)} cases, whose 90 % quantile is beyond {UNSTEADY:g} medians",
         *(f"* group {name}: {of['seconds']} s, load {of['load before']} before and {of['load after']} after"
           for name, of in groups.items()),

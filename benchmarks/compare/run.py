@@ -100,11 +100,18 @@ def run_group(group: str, options: argparse.Namespace, report: Any) -> tuple[dic
     from harness.measure import Plan
 
     start, load, lines, problem = time.perf_counter(), os.getloadavg()[0], [], None
+    others = machine.Others()
+    taken_by_others = None
     for line in importlib.import_module(f"compare.{group}").cases(Plan(options.quick, options.brief)):
+        measured = others.since()
+        taken_by_others = measured if measured is not None else taken_by_others  # one case's lines come together
         line |= {"group": group}
+        if taken_by_others is not None:
+            line["others"] = round(taken_by_others, 2)
         heading = (line["problem"], line["rows"], line["width"])
         if heading != problem:
-            print("\n{}, {} x {}".format(*heading))
+            busy = "" if taken_by_others is None else f" (others took {taken_by_others:.2f} cores)"
+            print("\n{}, {} x {}{}".format(*heading, busy))
             problem = heading
         print(report.console(line), flush=True)
         lines.append(line)
