@@ -80,14 +80,13 @@ def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
 
 
 def trainers(problem: Problem) -> Iterator[Contestant]:
-    def step(tolerance: float, threads: int) -> Any:
-        limit = _module.Limit(threads)
+    def step(tolerance: float, limit: Any) -> Any:
         return limit.training_step(problem.W, problem.x, tolerance, problem.activation, max_steps=STEPS)()
 
     # its last product is NumPy's, whose threads spin beside OpenMP's
     for threads, blas in dict.fromkeys(((problem.threads, 1), (problem.threads, problem.threads), (1, 1))):
         yield Contestant(
-            "limit program", f"threads {threads}; BLAS {blas}", partial(step, threads=threads), per_row=True,
+            "limit program", f"threads {threads}; BLAS {blas}", partial(step, limit=_module.Limit(threads)), per_row=True,
             always=True, blas=blas, value=lambda answer: (None, answer[0]),
         )  # fmt: skip
 
