@@ -85,9 +85,10 @@ def trainers(problem: Problem) -> Iterator[Contestant]:
 
     # its last product is NumPy's, whose threads spin beside OpenMP's
     for threads, blas in dict.fromkeys(((problem.threads, 1), (problem.threads, problem.threads), (1, 1))):
+        run = partial(step, limit=_module.Limit(threads))
         yield Contestant(
-            "limit program", f"threads {threads}; BLAS {blas}", partial(step, limit=_module.Limit(threads)), per_row=True,
-            always=True, blas=blas, value=lambda answer: (None, answer[0]),
+            "limit program", f"threads {threads}; BLAS {blas}", run, per_row=True, always=True, blas=blas,
+            value=lambda answer: (None, answer[0]),
         )  # fmt: skip
 
 
