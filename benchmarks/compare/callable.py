@@ -2,8 +2,9 @@
 """The solver's own time per step of Anderson with six columns on a map that costs nothing, against its bytes.
 
 Time is (long solve - short solve) / steps - the map's. A step of deqcore moves 2 history + 12 blocks of the batch's
-size; the floor is those bytes at the rate of memory, the best of a read and a copy over as many bytes. deqcore and
-torchdeq are handed answers that are ready; jaxopt's map must be traced, so it is a chaotic one, subtracted.
+size; the floor is those bytes at the rate of memory, the best of a read and a copy over as many bytes, on as many
+threads. deqcore and torchdeq are handed answers that are ready; jaxopt's map must be traced, so it is a chaotic one,
+subtracted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ SHAPES = ((64, 512), (256, 4096), (8, 100_000))
 QUICK = ((3, 20),)
 HISTORY, ANSWERS = 6, 9
 BLOCKS = 2 * HISTORY + 12
+SHORT = 10  # steps: the window is full
+SAMPLE_SECONDS, CASE_SECONDS = 0.08, 4.0
 
 Solve = Callable[[int], Any]  # so many steps
 
@@ -40,29 +44,31 @@ def measure(plan: Plan, rows: int, width: int, threads: int) -> Iterator[dict[st
     rng = np.random.default_rng(0)
     answers = [rng.uniform(-1, 1, (rows, width)).astype(np.float32) for _ in range(ANSWERS)]
     bytes_moved = BLOCKS * rows * width * 4
-    short = 20
-    long = 40 if plan.quick else short + int(min(2000, max(30, 0.15 / (bytes_moved / 10e9))))
     solvers: dict[str, tuple[Solve, Solve | None]] = {"deqcore NumPy callable": (ours(answers, threads), None)}
     if peers.there("torchdeq"):
         solvers["torchdeq"] = by_torchdeq(answers), None
     if peers.there("jaxopt") and threads == THREADS:  # its pool has one size
         solvers["jaxopt"] = by_jaxopt(answers[0])
-    memory = memory_seconds(bytes_moved)
+    memory = memory_seconds(bytes_moved, threads)
     pools.set_threads(1, threads)
-    for solve, bare in solvers.values():
-        for steps in (short, long):
-            solve(steps)
-            if bare is not None:
-                bare(steps)
+    steps = {}
+    for name, (solve, bare) in solvers.items():
+        for run in (solve, bare or solve):
+            run(SHORT)  # it may compile
+        each = seconds(solve, SHORT) / SHORT
+        steps[name] = 10 if plan.quick else int(min(2000, max(10, SAMPLE_SECONDS / each)))
     taken: dict[str, list[float]] = {name: [] for name in solvers}
     floors = []
-    for _ in range(1 if plan.quick else 9):
+    started = time.perf_counter()
+    for _ in range(min(9, plan.repeats)):
+        if len(floors) >= 5 and time.perf_counter() - started > CASE_SECONDS:
+            break
         for name, (solve, bare) in solvers.items():
-            time.sleep(0 if plan.quick else pools.PAUSE)
-            times = [seconds(solve, long) - seconds(solve, short)]
+            pools.wait_until_quiet()
+            times = [seconds(solve, SHORT + steps[name]) - seconds(solve, SHORT)]
             if bare is not None:
-                times.append(seconds(bare, short) - seconds(bare, long))
-            taken[name].append(sum(times) / (long - short))
+                times.append(seconds(bare, SHORT) - seconds(bare, SHORT + steps[name]))
+            taken[name].append(sum(times) / steps[name])
         floors.append(memory())
     floor = float(np.median(floors))
     for name in solvers:
@@ -133,16 +139,24 @@ def by_jaxopt(start: np.ndarray) -> tuple[Solve, Solve]:
     return lambda steps: solve(z0, steps).block_until_ready(), lambda steps: bare(z0, steps).block_until_ready()
 
 
-def memory_seconds(bytes_moved: int) -> Callable[[], float]:
-    """-> a function that times the best of a read and a copy of so many bytes, on one thread."""
-    block = np.zeros(bytes_moved // 4, np.float32)
-    half = block.size // 2
-    times = max(1, int(2e-3 / (bytes_moved / 10e9)))
+def memory_seconds(bytes_moved: int, threads: int) -> Callable[[], float]:
+    """-> a function that times the best of a read and a copy of so many bytes, each thread with its own share."""
+    shares = [np.zeros(bytes_moved // 4 // threads, np.float32) for _ in range(threads)]
+    times = max(1, int(4e-3 / (bytes_moved / 10e9)))
+    pool = ThreadPoolExecutor(threads)
 
-    def of(body: Callable[[], Any]) -> float:
-        start = time.perf_counter()
+    def read(block: np.ndarray) -> None:
         for _ in range(times):
-            body()
+            np.dot(block, block)
+
+    def copy(block: np.ndarray) -> None:
+        half = block.size // 2
+        for _ in range(times):
+            np.copyto(block[half : 2 * half], block[:half])
+
+    def of(body: Callable[[np.ndarray], None]) -> float:
+        start = time.perf_counter()
+        list(pool.map(body, shares))
         return (time.perf_counter() - start) / times
 
-    return lambda: min(of(lambda: np.dot(block, block)), of(lambda: np.copyto(block[half : 2 * half], block[:half])))
+    return lambda: min(of(read), of(copy))

@@ -3,14 +3,17 @@
 
 A library whose own test is per row and relative is asked for 1e-6. One that tests the batch as a whole, or in absolute
 terms, is asked for the loosest tolerance with which every row meets 1e-6 x 1.1, found beforehand: it never pays for
-more than is asked. Of a library's settings its default is timed, and the one that was fastest in a trial.
+more than is asked. Of a library's settings its default is timed, and the one that was fastest in a trial. What a
+search found is kept for the next run on this machine, which tries the chosen settings only; each answer is judged anew.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,11 @@ from .problems import RTOL
 
 LADDER = tuple(RTOL * 2.0 ** (3 - k) for k in range(8))  # tolerances tried, the loosest first
 TRIAL_SECONDS = 0.15
-CASE_SECONDS = 4.0
-SEARCH_SECONDS = 5.0  # for a setting's tolerance; then it has missed
-SLOW = 1.5  # seconds: a setting beyond is timed in its trial only
+CASE_SECONDS = 2.0
+SEARCH_SECONDS = 3.0  # for a setting's tolerance; then it is taken with the last one tried
+COMPILING = 5.0  # seconds: a first call up to here is made again, for it may have compiled
+LONG = 2.0  # seconds: a setting that took longer in the search is not run again
+SLOW, FAR = 0.3, 3.0  # a setting beyond these seconds and this many times ours is timed in its trial only
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +73,36 @@ class Entry:
     seconds: float
 
 
+@dataclass
+class Settings:
+    """What searches found: by case, the tolerance, the seconds and the verdict of each setting.
+
+    ``versions`` says what each library is now; findings of another version are forgotten.
+    """
+
+    file: Path | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    cases: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+    def load(self) -> None:
+        if self.file is None or not self.file.exists():
+            return
+        found = json.loads(self.file.read_text(encoding="utf-8"))
+        same = {name for name, said in found["versions"].items() if self.versions.get(name) == said}
+        for name, settings in found["cases"].items():
+            self.cases[name] = {setting: of for setting, of in settings.items() if setting.partition(",")[0] in same}
+
+    def save(self) -> None:
+        if self.file is None:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        found = {"versions": self.versions, "cases": self.cases}
+        self.file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+SETTINGS = Settings()
+
+
 def by_rows(residuals: Callable[[np.ndarray], np.ndarray], limit: float) -> Judge:
     """Judge answers by the residual of each row."""
 
@@ -86,22 +121,67 @@ def timed(contestant: Contestant, tolerance: float) -> tuple[float, Any]:
     return time.perf_counter() - start, answer
 
 
-def try_out(contestant: Contestant, judge: Judge, quick: bool) -> Entry | None:
-    """Find the tolerance and the time of one contestant; None if it raises or answers nothing."""
+def entered(case: str, contestants: Sequence[Contestant], judge: Judge, quick: bool) -> list[tuple[str, Entry]]:
+    """-> what is to be timed, as chosen() has it: by trials, or by those of an earlier run for the same ``case``."""
+    known = SETTINGS.cases.setdefault(case, {})
+    entries = {}
+    for one in contestants:
+        if one.name in known and not one.always:
+            of = known[one.name]
+            verdict = Verdict(of["good"], of["counts"], of["error"])
+            entries[one.name] = Entry(one, of["tolerance"], verdict, of["seconds"])
+        else:
+            entries[one.name] = try_out(one, judge, quick)
+    tried = {name for name in entries if name not in known or known[name]["seconds"] > LONG}
+    while True:
+        roles = chosen([entry for entry in entries.values() if entry is not None])
+        unseen = [entry for _, entry in roles if entry.contestant.name not in tried]
+        if not unseen:
+            break
+        for entry in unseen:
+            one = entry.contestant
+            again = try_out(one, judge, True, entry.tolerance)
+            if again is None or again.verdict.good != entry.verdict.good:
+                again = try_out(one, judge, quick)
+            tried.add(one.name)
+            entries[one.name] = again
+    for name in tried:
+        entry = entries[name]
+        if entry is not None and not entry.contestant.library.startswith(("deqcore", "limit")):
+            known[name] = {
+                "tolerance": entry.tolerance,
+                "seconds": figures(entry.seconds),
+                "good": entry.verdict.good,
+                "counts": entry.verdict.counts,
+                "error": figures(entry.verdict.error),
+            }
+    return roles
+
+
+def try_out(contestant: Contestant, judge: Judge, quick: bool, known: float | None = None) -> Entry | None:
+    """Find the tolerance, unless it is known, and the time of one contestant; None if it raises or answers nothing."""
+    pools.set_threads(1, contestant.torch)
+    pools.wait_until_quiet()
     pools.set_threads(contestant.blas, contestant.torch)
-    entry, started = None, time.perf_counter()
-    for tolerance in (RTOL,) if contestant.per_row else LADDER:
+    tolerances = (known,) if known is not None else (RTOL,) if contestant.per_row else LADDER
+    entry, low, high, started = None, 0, len(tolerances), time.perf_counter()
+    while low < high:  # the loosest that is good; those beyond it are good too
+        middle = (low + high) // 2
         try:
-            seconds, answer = timed(contestant, tolerance)
-            if entry is None and seconds > 0.2:  # it may have compiled
-                again, answer = timed(contestant, tolerance)
+            seconds, answer = timed(contestant, tolerances[middle])
+            if entry is None and COMPILING > seconds > 0.02:
+                again, answer = timed(contestant, tolerances[middle])
                 seconds = min(seconds, again)
         except Exception as error:  # whatever another library raises: it is out, and the run goes on
             said = str(error).strip().splitlines() or [""]
             print(f"  {contestant.name}: {type(error).__name__}: {said[0][:150]}", flush=True)
             return entry
-        entry = Entry(contestant, tolerance, judge(contestant.value(answer)), seconds)
-        if entry.verdict.good or time.perf_counter() - started > SEARCH_SECONDS:
+        found = Entry(contestant, tolerances[middle], judge(contestant.value(answer)), seconds)
+        if found.verdict.good:
+            entry, high = found, middle
+        else:
+            entry, low = entry if entry is not None and entry.verdict.good else found, middle + 1
+        if time.perf_counter() - started > SEARCH_SECONDS:
             break
     if entry is None or quick or entry.seconds > SLOW or not entry.verdict.good:
         return entry
@@ -135,18 +215,26 @@ def contest(
     width: int,
     threads: int,
     parts: dict[str, float] | None = None,
+    beside: Callable[[], Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One line per chosen contestant, timed in turn; ``over_ours`` is its median over that of the first one."""
-    entries = [try_out(contestant, judge, plan.quick) for contestant in contestants]
-    roles = chosen([entry for entry in entries if entry is not None])
+    """One line per chosen contestant, timed in turn; ``over_ours`` is its median over that of the first one.
+
+    ``beside`` takes its turn too, on as many threads of BLAS as the first one; the lines say its median.
+    """
+    roles = entered(f"{problem}, {rows} x {width}, {threads}", contestants, judge, plan.quick)
     if not roles:
         return
-    in_rounds = [(role, entry) for role, entry in roles if entry.seconds <= SLOW or entry.contestant.always]
+    slow = max(SLOW, FAR * roles[0][1].seconds)
+    in_rounds = [(role, entry) for role, entry in roles if entry.seconds <= slow or entry.contestant.always]
     bodies = [_body(entry) for _, entry in in_rounds]
     before = [
         pools.before(entry.contestant.blas, entry.contestant.torch, body, entry.seconds)
         for (_, entry), body in zip(in_rounds, bodies, strict=True)
     ]
+    if beside is not None:
+        first = roles[0][1]
+        bodies.append(beside)
+        before.append(pools.before(first.contestant.blas, first.contestant.torch, beside, first.seconds))
     times = in_turn(plan, threads, bodies, before=before, wall=True, case_seconds=CASE_SECONDS)
     samples = {entry: times[:, column] for column, (_, entry) in enumerate(in_rounds)}
     ours = float(np.median(times[:, 0]))
@@ -173,6 +261,8 @@ def contest(
             "tolerance": figures(entry.tolerance),
             "over_ours": figures(float(np.median(taken)) / ours),
         }
+        if beside is not None:
+            line["beside"] = figures(float(np.median(times[:, -1])))
         yield line
 
 

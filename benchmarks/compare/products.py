@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The packed product y = x W' beside OpenBLAS, torch (MKL), oneDNN and Eigen, float32, one and two threads.
+"""The packed product y = x W' beside OpenBLAS, MKL, torch, oneDNN and Eigen, float32, one and two threads.
 
 All but torch are called from C++ by cpp/, so that a product of a tenth of a microsecond can be timed; torch's own call
 from Python, with the result's memory given, is in its time.
@@ -8,6 +8,7 @@ from Python, with the result's memory given, is in its time.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,9 +25,14 @@ from .problems import THREADS
 
 SHAPES = ((1, 64, 64), (64, 64, 64), (64, 512, 512), (256, 1024, 1024), (1024, 256, 256))
 QUICK = ((3, 20, 20),)
+SYMBOLS = (
+    ("scipy_cblas_sgemm64_", "cblas_sgemm, 64-bit"),
+    ("scipy_cblas_sgemm", "cblas_sgemm"),
+    ("cblas_sgemm", "cblas_sgemm"),
+)
 BUILT = ("deqcore packed", "oneDNN packed", "oneDNN", "Eigen")
 LIBRARY: Path | None = None  # where it lies; None: it is built
-CASE_SECONDS = 3.0
+CASE_SECONDS = 2.0
 
 
 def load(quick: bool) -> Any:
@@ -41,29 +47,49 @@ def load(quick: bool) -> Any:
     return library
 
 
-def use_numpys_blas(library: Any) -> str | None:
-    """Hand over the sgemm of the BLAS that NumPy brought; -> the name of the product that calls it."""
-    for path in pools.blas_libraries():
-        if "numpy" not in path:
-            continue
-        loaded = ctypes.CDLL(path)
-        for symbol, name in (("scipy_cblas_sgemm64_", "cblas_sgemm, 64-bit"), ("cblas_sgemm", "cblas_sgemm")):
-            if hasattr(loaded, symbol):
-                library.compare_use_blas(ctypes.cast(getattr(loaded, symbol), ctypes.c_void_p))
-                return name
-    return None
+Blas = tuple[str, str, ctypes.c_void_p]  # a library, the product of cpp/ that calls it, and its sgemm
+
+
+def blas_libraries() -> list[Blas]:
+    """OpenBLAS, of its own wheel or NumPy's, and MKL where its wheel is installed."""
+    paths = [("OpenBLAS", path) for path in openblas_wheel()]
+    mkl = sorted(Path(sys.prefix, "lib").glob("libmkl_rt.so*"))
+    if mkl:
+        os.environ["MKL_THREADING_LAYER"] = "GNU"
+        paths.append(("MKL", str(mkl[0])))
+    loaded = [(name, ctypes.CDLL(path)) for name, path in paths]
+    pools.find_again()
+    if not any(name == "OpenBLAS" for name, _ in loaded):
+        loaded += [("OpenBLAS", ctypes.CDLL(path)) for path in pools.blas_libraries() if "numpy" in path]
+    found = []
+    for name, library in loaded:
+        for symbol, product in SYMBOLS:
+            if hasattr(library, symbol):
+                found.append((name, product, ctypes.cast(getattr(library, symbol), ctypes.c_void_p)))
+                break
+    return found
+
+
+def openblas_wheel() -> list[str]:
+    """The library of the wheel scipy-openblas32, if it is installed."""
+    try:
+        import scipy_openblas32
+    except ImportError:
+        return []
+    return [str(path) for path in Path(scipy_openblas32.get_lib_dir()).glob("*.so")]
 
 
 def cases(plan: Plan) -> Iterator[dict[str, Any]]:
-    library = load(plan.quick)
-    blas = use_numpys_blas(library)
+    library, blas = load(plan.quick), blas_libraries()
+    if not plan.quick:
+        print(f"products: BLAS {pools.described()}")
     for rows, outputs, inputs in QUICK if plan.quick else SHAPES:
         for threads in (1, THREADS):
             yield from measure(plan, library, blas, rows, outputs, inputs, threads)
 
 
 def measure(
-    plan: Plan, library: Any, blas: str | None, rows: int, outputs: int, inputs: int, threads: int
+    plan: Plan, library: Any, blas: list[Blas], rows: int, outputs: int, inputs: int, threads: int
 ) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((rows, inputs)).astype(np.float32)
@@ -74,8 +100,9 @@ def measure(
     results: dict[str, np.ndarray] = {}
     bodies: dict[str, Callable[[], Any]] = {}
     held = []
-    named = [*zip(BUILT, BUILT, strict=True), *([("OpenBLAS of NumPy", blas)] if blas else [])]
-    for name, product in named:
+    for name, product, sgemm in [*((name, name, None) for name in BUILT), *blas]:
+        if sgemm is not None:
+            library.compare_use_blas(sgemm)
         handle = library.compare_new(product.encode(), rows, outputs, inputs, threads, W.ctypes.data)
         if handle is None:
             continue
@@ -86,7 +113,7 @@ def measure(
         y = results["torch mm"] = np.empty((rows, outputs), np.float32)
         bodies["torch mm"] = torch_product(x, W, y, times)
     before = [
-        pools.before(threads if name.startswith("OpenBLAS") else 1, threads, body, 0.0) for name, body in bodies.items()
+        pools.before(threads if name in ("OpenBLAS", "MKL") else 1, threads, body, 0.0) for name, body in bodies.items()
     ]
     taken = in_turn(plan, threads, list(bodies.values()), before=before, wall=True, case_seconds=CASE_SECONDS) / times
     for handle in held:

@@ -5,7 +5,7 @@
     ... --write                                     renew docs/comparison.md between its marks, and its charts
     ... --check                                     exit status 1 if docs/comparison.md is not what --write gives
 
-FILE is the one in baselines/compare if there is one only.
+FILE is by default the results of the machine that the page names. What is to be shown, with its threshold, is in SHOWS.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ CALLABLE = "deqcore NumPy callable"
 LIMIT = "limit program"
 PEERS = ("torchdeq", "jaxopt", "optimistix", "SciPy", "KINSOL")
 MISSED = "(missed)"
+UNSTEADY, DISTURBED = 2.0, 0.1
 
 
 def main() -> int:
@@ -39,10 +41,10 @@ def main() -> int:
     options = parser.parse_args()
     file = options.file
     if file is None:
-        found = sorted(RESULTS.glob("*.jsonl"))
-        if len(found) != 1:
-            parser.error(f"{len(found)} files in {RESULTS.name}; name one")
-        file = found[0]
+        named = re.search(r"^\* slug: (\S+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+        if named is None:
+            parser.error("the page names no machine; name a file")
+        file = RESULTS / f"{named[1]}.jsonl"
     header, *lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
     sections = {name: "\n".join(make(header, lines)) for name, make in SECTIONS.items()}
     if options.write or options.check:
@@ -70,8 +72,10 @@ def filled(page: str, sections: dict[str, str]) -> str:
 
 def console(line: Line) -> str:
     """One line of a run's output."""
-    text = f"  {line['method']:<44} {duration(line['seconds']['median']):>8}"
-    text += f" ({duration(line['seconds']['low'])}..{duration(line['seconds']['high'])})"
+    text = f"  {line['method']:<44}"
+    if "seconds" in line:
+        text += f" {duration(line['seconds']['median']):>8}"
+        text += f" ({duration(line['seconds']['low'])}..{duration(line['seconds']['high'])})"
     if "over_ours" in line:
         text += f"  {line['over_ours']:.3g} x ours"
     if "floor" in line:
@@ -104,7 +108,7 @@ def shapes_of(lines: Sequence[Line]) -> list[tuple[int, int, int]]:
 
 
 def beside_peers(problem: str, name: str | None = None) -> Callable[[Line, Sequence[Line]], list[str]]:
-    """Milliseconds by size and library, default / best; the last columns are ratios."""
+    """Milliseconds by size and library, default / best; the last columns are ratios, with the verdict of SHOWS."""
 
     def make(_: Line, lines: Sequence[Line]) -> list[str]:
         own = [line for line in lines if line["problem"] == problem]
@@ -123,7 +127,7 @@ def beside_peers(problem: str, name: str | None = None) -> Callable[[Line, Seque
                     f"{shape[0]} x {shape[1]}",
                     *cells,
                     f"{peer[0] / ours[0]:.2f} ({peer[1]})" if peer and ours else "-",
-                    f"{ours[0] / limit[0]:.2f}" if limit and ours else "-",
+                    f"{ours[0] / limit[0]:.2f}, {said(ours[0] <= allowed(limit[0]))}" if limit and ours else "-",
                 ]
             )
         return ([f"{name}, milliseconds:", ""] if name else []) + markdown(head, rows)
@@ -132,7 +136,9 @@ def beside_peers(problem: str, name: str | None = None) -> Callable[[Line, Seque
 
 
 def cell(lines: Sequence[Line]) -> str:
-    """The default's time and the best setting's; ``(missed)``: the answer is not good."""
+    """The default's time and the best setting's, a limit program's fastest; ``(missed)``: the answer is not good."""
+    if any(line["library"] == LIMIT for line in lines):
+        lines = [min(lines, key=lambda line: (not line["good"], line["seconds"]["median"]))]
     order = {"default": 0, "as is": 1, "default and best": 1, "best": 2}
     told = [
         milliseconds(line["seconds"]["median"]) + ("" if line["good"] else f" {MISSED}")
@@ -175,10 +181,55 @@ def products(_: Line, lines: Sequence[Line]) -> list[str]:
                 problem.removeprefix("product "),
                 str(threads),
                 *(f"{times[name] * 1e6:.3g}" if name in times else "-" for name in names),
-                f"{min(times.values()) / times[names[0]]:.2f}",
+                *over_best(times),
             ]
         )
-    return markdown(["rows x outputs x inputs", "threads", *names, "best / deqcore"], rows)
+    head = ["rows x outputs x inputs", "threads", *names, "deqcore / best other", "best other"]
+    return markdown(head, rows)
+
+
+def over_best(times: dict[str, float]) -> tuple[str, str]:
+    """deqcore's product over the fastest other with the verdict, and who that is."""
+    others = {name: seconds for name, seconds in times.items() if not name.startswith(OURS)}
+    best = min(others, key=lambda name: others[name])
+    ratio = times["deqcore packed"] / others[best]
+    return f"{ratio:.2f}, {said(ratio <= PRODUCT)}", best
+
+
+def from_cpp(_: Line, lines: Sequence[Line]) -> list[str]:
+    own = [line for line in lines if line.get("group") == "from_cpp"]
+    if not own:
+        return ["Not measured."]
+    rows = []
+    for problem in dict.fromkeys(line["problem"] for line in own):
+        times = {line["library"]: line["seconds"]["median"] for line in own if line["problem"] == problem}
+        shape = next(f"{line['rows']} x {line['width']}" for line in own if line["problem"] == problem)
+        row = [problem.rpartition(", ")[2], shape, f"{times[OURS] * 1e6:.3g}"]
+        if LIMIT in times:
+            ratio = times[OURS] / times[LIMIT]
+            row += [f"{times[LIMIT] * 1e6:.3g}", f"{ratio:.2f}, {said(ratio <= CPP)}"]
+        else:
+            row += ["-", "-"]
+        rows.append(row)
+    return markdown(["method", "rows x width", OURS, LIMIT, "deqcore / limit program"], rows)
+
+
+def memory(_: Line, lines: Sequence[Line]) -> list[str]:
+    own = [line for line in lines if line.get("group") == "memory"]
+    if not own:
+        return ["Not measured."]
+    rows = [
+        [
+            line["method"],
+            f"{line['rows']} x {line['width']}",
+            f"{line['counts']['planned']:,}",
+            f"{line['counts']['held']:,}",
+            said(line["counts"]["planned"] == line["counts"]["held"]),
+            f"{line['traced_peak'] - line['counts']['planned']:+,}",
+        ]
+        for line in own
+    ]
+    return markdown(["method", "rows x width", "plan()", "held", "verdict", "traced peak beyond plan()"], rows)
 
 
 def of_callable(_: Line, lines: Sequence[Line]) -> list[str]:
@@ -236,20 +287,177 @@ def scaling(_: Line, lines: Sequence[Line]) -> list[str]:
             duration(line["seconds"]["median"]),
             duration(line["parts"]["per row and step"]),
             f"{line['parts']['flop/s of the products'] / 1e9:.3g}",
+            f"{line['over_law']:.2f}",
+            f"{line['speedup']:.2f}",
             f"{line['counts']['scratch bytes']:,}",
         ]
         for line in own
     ]
-    head = ["along", "rows x width", "history", "threads", "time", "per row and step", "Gflop/s", "scratch bytes"]
-    return [*markdown(head, rows), "", "![Time and scratch against rows, width and history](comparison-scaling.png)"]
+    head = ["along", "rows x width", "history", "threads", "time", "per row and step", "Gflop/s", "over the law",
+            "speed-up", "scratch bytes"]  # fmt: skip
+    laws = []
+    for threads in dict.fromkeys(line["threads"] for line in own):
+        law = next(line["law"] for line in own if line["threads"] == threads)
+        terms = (
+            f"a = {1e-9 / law['a']:.3g} Gflop/s" if law["a"] else "a = 0",
+            f"b = {1e-9 / law['b']:.3g} GB/s" if law["b"] else "b = 0",
+            f"c = {law['c'] * 1e6:.3g} microseconds",
+        )
+        laws.append(f"* {threads} thread{'s' * (threads > 1)}: {', '.join(terms)}")
+    return [
+        *laws,
+        "",
+        *markdown(head, rows),
+        "",
+        "![Time and scratch against rows, width and history](comparison-scaling.png)",
+    ]
 
 
-def machine(header: Line, _: Sequence[Line]) -> list[str]:
-    return [f"* {name}: {value}" for name, value in header["machine"].items()]
+def machine(header: Line, lines: Sequence[Line]) -> list[str]:
+    groups = header.get("groups", {})
+    timed = [line["seconds"] for line in lines if line.get("seconds", {}).get("repeats", 1) > 1]
+    told = [line["others"] for line in lines if "others" in line]
+    disturbed = sum(cores > DISTURBED for cores in told)
+    unsteady = sum(of["high"] > UNSTEADY * of["median"] for of in timed)
+    return [
+        *(f"* {name}: {value}" for name, value in header["machine"].items()),
+        f"* disturbed: {disturbed} of {len(told)} cases, while others took more than {DISTURBED} cores",
+        f"* unsteady: {unsteady} of {len(timed)} cases, whose 90 % quantile is beyond {UNSTEADY:g} medians",
+        *(f"* group {name}: {of['seconds']} s, load {of['load before']} before and {of['load after']} after"
+          for name, of in groups.items()),
+    ]  # fmt: skip
+
+
+# What is to be shown. A time is held against a limit program's by a factor and, from Python, the call's microseconds.
+LIMIT_FACTOR, CALL, CPP = 1.2, 5e-6, 1.3
+PEER = 1.0  # at most this many times the fastest peer's time
+PRODUCT = 1.0  # at most this many times the fastest other product's
+
+
+def allowed(limit: float) -> float:
+    return LIMIT_FACTOR * limit + CALL
+
+
+def said(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One number held against a threshold; without one it is reported only."""
+
+    where: str
+    value: float
+    met: bool | None
+
+
+def of_solves(problem: str, libraries: Sequence[str]) -> Callable[[Sequence[Line]], Iterator[Shown]]:
+    """Ours over the fastest of some libraries, by size."""
+
+    def show(lines: Sequence[Line]) -> Iterator[Shown]:
+        own = [line for line in lines if line["problem"] == problem]
+        for shape in shapes_of(own):
+            here = [line for line in own if (line["rows"], line["width"], line["threads"]) == shape]
+            ours, other = fastest(here, (OURS,)), fastest(here, libraries)
+            if ours is None:
+                yield Shown(f"{shape[0]} x {shape[1]} no good answer", float("nan"), False)
+            elif other is not None:
+                most = allowed(other[0]) if LIMIT in libraries else PEER * other[0]
+                yield Shown(f"{shape[0]} x {shape[1]}", ours[0] / other[0], ours[0] <= most)
+
+    return show
+
+
+def of_products(lines: Sequence[Line]) -> Iterator[Shown]:
+    own = [line for line in lines if line.get("group") == "products"]
+    for problem, threads in dict.fromkeys((line["problem"], line["threads"]) for line in own):
+        times = {line["method"]: line["seconds"]["median"] for line in own
+                 if (line["problem"], line["threads"]) == (problem, threads)}  # fmt: skip
+        others = [seconds for name, seconds in times.items() if not name.startswith(OURS)]
+        if others:
+            ratio = times["deqcore packed"] / min(others)
+            yield Shown(f"{problem.removeprefix('product ')} on {threads}", ratio, ratio <= PRODUCT)
+
+
+def of_cpp(lines: Sequence[Line]) -> Iterator[Shown]:
+    own = [line for line in lines if line.get("group") == "from_cpp"]
+    for problem in dict.fromkeys(line["problem"] for line in own):
+        times = {line["library"]: line["seconds"]["median"] for line in own if line["problem"] == problem}
+        if LIMIT in times:
+            ratio = times[OURS] / times[LIMIT]
+            yield Shown(problem.rpartition(", ")[2], ratio, ratio <= CPP)
+
+
+def of_gradients(lines: Sequence[Line]) -> Iterator[Shown]:
+    for line in lines:
+        if line.get("group") == "training" and line["library"] == OURS:
+            yield Shown(f"{line['rows']} x {line['width']} {line['setting']}", line["error"], line["good"])
+
+
+def of_memory(lines: Sequence[Line]) -> Iterator[Shown]:
+    for line in lines:
+        if line.get("group") == "memory":
+            planned, held = line["counts"]["planned"], line["counts"]["held"]
+            yield Shown(f"{line['rows']} x {line['width']} {line['method']}", held / planned, held == planned)
+
+
+def reported(group: str, column: str) -> Callable[[Sequence[Line]], Iterator[Shown]]:
+    """A ratio of deqcore's that has no threshold."""
+
+    def show(lines: Sequence[Line]) -> Iterator[Shown]:
+        for line in lines:
+            if line.get("group") == group and line["library"].startswith(OURS) and column in line:
+                where = f"{line['problem'].rpartition(', ')[2]} {line['rows']} x {line['width']} on {line['threads']}"
+                yield Shown(where, line[column], None)
+
+    return show
+
+
+AGAINST_LIMIT = f"<= {LIMIT_FACTOR} x limit program + {CALL * 1e6:.0f} microseconds"
+AGAINST_PEERS = f"<= {PEER} x fastest peer"
+SHOWS: tuple[tuple[str, str, Callable[[Sequence[Line]], Iterator[Shown]]], ...] = (
+    ("packed product", f"<= {PRODUCT} x best other", of_products),
+    ("Anderson, limit", AGAINST_LIMIT, of_solves("solve tanh 0.9, anderson", (LIMIT,))),
+    ("Picard, limit", AGAINST_LIMIT, of_solves("solve tanh 0.9, picard", (LIMIT,))),
+    ("from C++, limit", f"<= {CPP} x limit program", of_cpp),
+    ("Anderson, peers", AGAINST_PEERS, of_solves("solve tanh 0.9, anderson", PEERS)),
+    ("Picard, peers", AGAINST_PEERS, of_solves("solve tanh 0.9, picard", PEERS)),
+    ("harder, limit", AGAINST_LIMIT, of_solves("harder relu 0.99, anderson", (LIMIT,))),
+    ("harder, torchdeq", "<= 1.0 x torchdeq's best", of_solves("harder relu 0.99, anderson", ("torchdeq",))),
+    ("harder, peers", AGAINST_PEERS, of_solves("harder relu 0.99, anderson", PEERS)),
+    ("training, limit", AGAINST_LIMIT, of_solves("training step, relu 0.99", (LIMIT,))),
+    ("training, torchdeq", "<= 1.0 x torchdeq's best", of_solves("training step, relu 0.99", ("torchdeq",))),
+    ("training, peers", AGAINST_PEERS, of_solves("training step, relu 0.99", PEERS)),
+    ("gradients", "within 1e-5 of float64's", of_gradients),
+    ("memory", "plan() to the byte", of_memory),
+    ("skewed batch", "over what its rows need; reported", reported("skewed", "over_floor")),
+    ("own time per step", "over bytes / rate of memory; reported", reported("callable", "over_floor")),
+    ("busy neighbour", "over quiet; reported", reported("busy", "over_quiet")),
+    ("scaling", "over the law; reported", reported("scaling", "over_law")),
+)
+
+
+def verdicts(_: Line, lines: Sequence[Line]) -> list[str]:
+    """What is to be shown: its threshold, how often it was met, the numbers, and where it was missed."""
+    rows = []
+    for name, threshold, show in SHOWS:
+        shown = list(show(lines))
+        if not shown:
+            rows.append([name, threshold, "not measured", "-", "-"])
+            continue
+        held = [one for one in shown if one.met is not None]
+        missed = [f"{one.where}: {one.value:.3g}" for one in held if not one.met]
+        verdict = f"{said(not missed)}, {len(held) - len(missed)} of {len(held)}" if held else "-"
+        values = [one.value for one in shown]
+        rows.append([name, threshold, verdict, f"{min(values):.3g} .. {max(values):.3g}", "; ".join(missed) or "-"])
+    return markdown(["shown", "threshold", "verdict", "from .. to", "missed at"], rows)
 
 
 SECTIONS: dict[str, Callable[[Line, Sequence[Line]], list[str]]] = {
     "machine": machine,
+    "verdicts": verdicts,
+    "from C++": from_cpp,
+    "memory": memory,
     "anderson": beside_peers("solve tanh 0.9, anderson"),
     "picard": beside_peers("solve tanh 0.9, picard"),
     "harder": beside_peers("harder relu 0.99, anderson"),

@@ -2,13 +2,12 @@
 """Rows of very different speed: z = s_i tanh(W z) + x_i, W symmetric of norm 1, s_i uniform in 0.1..0.999, 256 x 512.
 
 The floor is what the rows need: the sum of their steps, each at the cost that a step of a row has in a batch whose rows
-all have the same speed and so end together.
+all have the same speed and so end together, which is timed in turn with the rest.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -42,11 +41,13 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
             for name, offer in (("torchdeq", by_torchdeq), ("jaxopt", by_jaxopt)):
                 if peers.there(name):
                     contestants += offer(W, s, x)
+        needed, alike, of_alike = needs(W, s, x, method)
         lines = contest(
-            plan, f"skewed batch, {method}", contestants, by_rows(residuals, RTOL * SLACK), rows, width, THREADS
-        )
-        needed, each = needs(W, s, x, method)
+            plan, f"skewed batch, {method}", contestants, by_rows(residuals, RTOL * SLACK), rows, width, THREADS,
+            beside=alike,
+        )  # fmt: skip
         for line in lines:
+            each = line["beside"] / of_alike
             line["floor"] = {"seconds": figures(needed * each), "by": "the steps that its rows need"}
             line["over_floor"] = figures(line["seconds"]["median"] / (needed * each))
             line["counts"]["row steps needed"] = needed
@@ -67,15 +68,11 @@ def solve(W: np.ndarray, s: np.ndarray, x: np.ndarray, method: str, tolerance: f
     )  # fmt: skip
 
 
-def needs(W: np.ndarray, s: np.ndarray, x: np.ndarray, method: str) -> tuple[int, float]:
-    """-> the sum of the steps of all rows, and the seconds of one where all rows go on to the end."""
+def needs(W: np.ndarray, s: np.ndarray, x: np.ndarray, method: str) -> tuple[int, Callable[[], Any], int]:
+    """-> the sum of the steps of all rows; a solve whose rows all go on to the end, and the sum of its steps."""
     steps = int(solve(W, s, x, method, RTOL, THREADS).steps.sum())
-    alike, times = np.full_like(s, 0.9), []
-    for _ in range(5):
-        start = time.perf_counter()
-        solution = solve(W, alike, x, method, RTOL, THREADS)
-        times.append((time.perf_counter() - start) / int(solution.steps.sum()))
-    return steps, float(np.median(times))
+    alike = partial(solve, W, np.full_like(s, 0.9), x, method, RTOL, THREADS)
+    return steps, alike, int(alike().steps.sum())
 
 
 def ours(W: np.ndarray, s: np.ndarray, x: np.ndarray, method: str) -> Iterator[Contestant]:

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,32 @@ def gpu() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return {}
     return {"gpu": said.splitlines()[0]} if said.strip() else {}
+
+
+class Others:
+    """How many cores others take: processes beside this one and its children, and the host of a virtual machine."""
+
+    def __init__(self) -> None:
+        self._last = self._now()
+
+    def since(self) -> float | None:
+        """The mean since the last call; None where the system does not tell, or for too short a time."""
+        before, self._last = self._last, self._now()
+        if before is None or self._last is None:
+            return None
+        seconds, busy, own = (now - then for now, then in zip(self._last, before, strict=True))
+        return max(0.0, (busy - own) / seconds) if seconds > 0.2 else None
+
+    @staticmethod
+    def _now() -> tuple[float, float, float] | None:
+        try:
+            first = Path("/proc/stat").read_text(encoding="utf-8").partition("\n")[0].split()
+        except OSError:
+            return None
+        user, nice, system, _, _, irq, soft, steal = map(int, first[1:9])
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        return time.monotonic(), (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK"), own
 
 
 def _cpu() -> dict[str, str]:

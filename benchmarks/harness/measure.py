@@ -16,10 +16,11 @@ class Plan:
     """How much to run."""
 
     quick: bool = False
+    brief: bool = False  # real sizes, few repeats
 
     @property
     def repeats(self) -> int:
-        return 1 if self.quick else 41
+        return 1 if self.quick else 9 if self.brief else 41
 
     @property
     def sample_seconds(self) -> float:

@@ -80,7 +80,7 @@ def test_counts_repeat_exactly_and_a_difference_is_an_error(python_lines, tmp_pa
     assert " 1 counts differ" in held.stdout
 
 
-COMPARED = ("solves", "harder", "training", "callable", "skewed", "busy", "scaling")
+COMPARED = ("solves", "harder", "training", "callable", "skewed", "memory", "busy", "scaling")
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +116,13 @@ def test_a_peer_takes_part_or_is_said_to_be_absent(compared, library, package, g
     assert any(good)
 
 
-def test_products_are_compared(tmp_path):
+def test_products_and_solves_from_cpp_are_compared(tmp_path):
     out = tmp_path / "quick.jsonl"
-    done = run("compare/run.py", "--quick", "--out", out, "products")
+    done = run("compare/run.py", "--quick", "--out", out, "products", "from_cpp")
     assert done.returncode == 0, done.stdout + done.stderr
     cases = cases_of(out)
     check(cases)
+    assert {case["group"] for case in cases} == {"products", "from_cpp"}
     assert all(case["good"] for case in cases)
     assert "deqcore packed" in {case["method"] for case in cases}
 
@@ -135,6 +136,47 @@ def test_a_report_is_made_of_what_was_run(compared):
     done = run("compare/report.py", compared[0])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "## training" in done.stdout
+    assert "| memory | plan() to the byte | met, 5 of 5 |" in done.stdout
+
+
+def test_a_group_replaces_its_own_lines(compared, tmp_path):
+    before = cases_of(compared[0])
+    out = tmp_path / "again.jsonl"
+    out.write_bytes(compared[0].read_bytes())
+    assert run("compare/run.py", "--quick", "--out", out, "memory").returncode == 0
+    after = cases_of(out)
+    assert [case["group"] for case in after] == [case["group"] for case in before]
+    kept, held = ([case for case in cases if case["group"] != "memory"] for cases in (after, before))
+    assert kept == held
+
+
+def test_settings_that_were_found_are_not_searched_for_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    contest = importlib.import_module("compare.contest")
+    monkeypatch.setattr(contest, "SETTINGS", contest.Settings(tmp_path / "settings.json", {"peer": "1"}))
+    asked = []
+
+    def contestant(setting, needs):
+        def solve(tolerance):
+            asked.append((setting, tolerance))
+            return tolerance <= needs
+
+        return contest.Contestant("peer", setting, solve)
+
+    def entered():
+        asked.clear()
+        judge = lambda answer: contest.Verdict(bool(answer), {}, 0.0)  # noqa: E731
+        return contest.entered("case", [contestant("good", 2e-6), contestant("never", 0.0)], judge, quick=True)
+
+    ((role, entry),) = entered()
+    assert (role, entry.contestant.setting, entry.tolerance) == ("best", "good", 2e-6)
+    assert {setting for setting, _ in asked} == {"good", "never"}
+    contest.SETTINGS.save()
+    for version, searched in (("1", False), ("2", True)):
+        monkeypatch.setattr(contest, "SETTINGS", contest.Settings(tmp_path / "settings.json", {"peer": version}))
+        contest.SETTINGS.load()
+        entered()
+        assert (asked == [("good", 2e-6)]) != searched
 
 
 def test_the_cpp_cases_run(tmp_path):

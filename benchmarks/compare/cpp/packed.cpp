@@ -37,22 +37,23 @@ const Add<Packed> add("deqcore packed");
 template <class Int>
 class Blas : public Product {
  public:
-  static inline void* function = nullptr;
+  static inline void* function = nullptr;  // that the next ones call
 
-  Blas(const Shape& shape, const float* W) : shape_(shape), W_(W) {}
+  Blas(const Shape& shape, const float* W) : shape_(shape), W_(W), sgemm_(reinterpret_cast<Sgemm>(function)) {}
 
   void run(const float* x, float* y) override {
-    using Sgemm =
-        void (*)(int, int, int, Int, Int, Int, float, const float*, Int, const float*, Int, float, float*, Int);
     const auto m = static_cast<Int>(shape_.rows), n = static_cast<Int>(shape_.outputs),
                k = static_cast<Int>(shape_.inputs);
     constexpr int row_major = 101, plain = 111, transposed = 112;
-    reinterpret_cast<Sgemm>(function)(row_major, plain, transposed, m, n, k, 1.0f, x, k, W_, k, 0.0f, y, n);
+    sgemm_(row_major, plain, transposed, m, n, k, 1.0f, x, k, W_, k, 0.0f, y, n);
   }
 
  private:
+  using Sgemm = void (*)(int, int, int, Int, Int, Int, float, const float*, Int, const float*, Int, float, float*, Int);
+
   Shape shape_;
   const float* W_;
+  Sgemm sgemm_;
 };
 
 const Add<Blas<std::int32_t>> add_blas("cblas_sgemm");

@@ -12,12 +12,15 @@ import ctypes
 import importlib.util
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..contest import Contestant
-from ..problems import STEPS, Problem
+from ..problems import RTOL, STEPS, Problem
 
 HERE = Path(__file__).resolve().parent
 INSTALL = "--limit FOLDER names it"
@@ -59,26 +62,53 @@ def _in_halves(source: str) -> Any:
 
 
 def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
-    limit = _module.Limit(problem.threads)
+    # one thread too: on a machine with other work, waiting threads of OpenMP can take a hundred times the solve
+    for threads in dict.fromkeys((problem.threads, 1)):
+        limit = _module.Limit(threads)
 
-    def solve(tolerance: float) -> Any:
-        if tolerance not in runs:
-            runs[tolerance] = limit.solver(
-                problem.W, problem.x, method, tolerance, act=problem.activation, max_steps=STEPS
-            )
-        return runs[tolerance]()
+        def solve(tolerance: float, limit: Any, runs: dict[float, Any]) -> Any:
+            if tolerance not in runs:
+                runs[tolerance] = limit.solver(
+                    problem.W, problem.x, method, tolerance, act=problem.activation, max_steps=STEPS
+                )
+            return runs[tolerance]()
 
-    runs: dict[float, Any] = {}
-    yield Contestant("limit program", "", solve, per_row=True, always=True, value=lambda answer: answer[0])
+        yield Contestant(
+            "limit program", f"threads {threads}", partial(solve, limit=limit, runs={}), per_row=True, always=True,
+            value=lambda answer: answer[0],
+        )  # fmt: skip
 
 
 def trainers(problem: Problem) -> Iterator[Contestant]:
-    limit = _module.Limit(problem.threads)
-
-    def step(tolerance: float) -> Any:
+    def step(tolerance: float, limit: Any) -> Any:
         return limit.training_step(problem.W, problem.x, tolerance, problem.activation, max_steps=STEPS)()
 
-    yield Contestant(
-        "limit program", "", step, per_row=True, always=True, blas=problem.threads,
-        value=lambda answer: (None, answer[0]),
-    )  # fmt: skip
+    # its last product is NumPy's, whose threads spin beside OpenMP's
+    for threads, blas in dict.fromkeys(((problem.threads, 1), (problem.threads, problem.threads), (1, 1))):
+        run = partial(step, limit=_module.Limit(threads))
+        yield Contestant(
+            "limit program", f"threads {threads}; BLAS {blas}", run, per_row=True, always=True, blas=blas,
+            value=lambda answer: (None, answer[0]),
+        )  # fmt: skip
+
+
+def from_cpp(library: Any, problem: Problem, method: str, history: int, z: Any, times: int) -> Callable[[], Any]:
+    """Its solve, repeated by a loop in ``library``, into ``z``; W packed beforehand."""
+    limit = _module.Limit(problem.threads)
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    library.compare_limit_run.argtypes = [
+        pointer, number, number, number, number, ctypes.c_double, number, number, pointer, pointer, pointer, pointer,
+        pointer, ctypes.c_int64,
+    ]  # fmt: skip
+    library.compare_limit_run.restype = None
+    packed = limit.lib.limit_pack(pointer(problem.W.ctypes.data), problem.width, problem.threads)
+    steps = np.zeros(problem.rows, np.int32)
+    function = ctypes.cast(limit.lib.limit_solve, pointer)
+
+    def run() -> None:
+        library.compare_limit_run(
+            function, int(method == "anderson"), problem.rows, problem.width, problem.threads, RTOL, STEPS, history,
+            problem.W.ctypes.data, problem.x.ctypes.data, packed, z.ctypes.data, steps.ctypes.data, times,
+        )  # fmt: skip
+
+    return run
