@@ -39,14 +39,19 @@ struct Verdict {
   bool new_best;
 };
 
+// The residual at which a row has converged.
+constexpr double threshold(double f, double scale, const Limits& limits) {
+  const double image = f < 10 * scale ? f : 10 * scale;
+  const double tolerance = limits.atol + limits.rtol * (limits.relative == Relative::to_image ? image : scale);
+  return tolerance > limits.floor * scale ? tolerance : limits.floor * scale;
+}
+
 // The stop rule (stop.hpp). The order matters: an iterate that has run away is never called converged.
 constexpr Verdict judge(const Evaluation& e, const Limits& limits, std::int32_t max_steps, std::int32_t patience) {
   if (!finite(e.g) || !finite(e.f))
     return {Status::not_finite, e.scale, std::numeric_limits<double>::infinity(), false};
   const double scale = e.scale > 0 ? e.scale : (e.z > e.f ? e.z : e.f);
-  const double image = e.f < 10 * scale ? e.f : 10 * scale;
-  const double tolerance = limits.atol + limits.rtol * (limits.relative == Relative::to_image ? image : scale);
-  const double threshold = tolerance > limits.floor * scale ? tolerance : limits.floor * scale;
+  const double threshold = row_math::threshold(e.f, scale, limits);
   if (!finite(threshold)) return {Status::not_finite, scale, std::numeric_limits<double>::infinity(), false};
   const double ratio = e.g == 0 ? 0.0 : e.g / threshold;  // threshold 0: infinity
   const bool new_best = ratio < e.best || e.steps == 1;

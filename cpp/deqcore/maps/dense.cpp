@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <initializer_list>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "deqcore/base/shapes.hpp"
 #include "deqcore/device/buffer.hpp"
 #include "deqcore/maps/packed.hpp"
+#include "deqcore/maps/packed_bfloat16.hpp"
+#include "deqcore/maps/refined.hpp"
 #include "deqcore/maps/tiles.hpp"
 
 namespace deqcore {
@@ -51,10 +54,11 @@ void add(Counts& total, const Counts& tile) {
 
 // What the solve of a tile takes from its arena.
 template <class T>
-std::size_t forward_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+std::size_t forward_bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop, bool refines) {
   Arena counting;
   const FixedPoint<CpuQueue, T> measured(nullptr, rows, width, method, stop, counting);
   counting.take<T>(rows * width);  // answers
+  if (refines) RefinedProducts(nullptr, nullptr, rows, width, stop, counting);
   return counting.used();
 }
 
@@ -78,7 +82,7 @@ std::size_t newton_bytes(std::int64_t rows, std::int64_t width, const NewtonMeth
 
 }  // namespace
 
-// W as products read it. The transpose is packed when a derivative first needs it.
+// W as products read it. The transpose is packed when a derivative first needs it, the rounded W by the first solve.
 template <class T>
 struct Dense<T>::Weights {
   explicit Weights(Rows<const T> W) : packed(W.rows, W.width, W.data, W.pitch, 1, num_threads()) {}
@@ -88,27 +92,43 @@ struct Dense<T>::Weights {
     return *packed_transposed;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
   }
 
+  const PackedBfloat16& rounded() const
+    requires(std::is_same_v<T, float>)
+  {
+    std::call_once(rounding, [this] { packed_rounded.emplace(packed, num_threads()); });
+    return *packed_rounded;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
+  }
+
   PackedMatrix<T> packed;
-  mutable std::once_flag transposing;
+  mutable std::once_flag transposing, rounding;
   mutable std::optional<PackedMatrix<T>> packed_transposed;
+  mutable std::optional<PackedBfloat16> packed_rounded;
 };
 
 template <class T>
-Dense<T>::Dense(Rows<const T> W, Activation activation) : width_(W.width), activation_(activation) {
+Dense<T>::Dense(Rows<const T> W, Activation activation, Products products)
+    : width_(W.width), activation_(activation), products_(products) {
+  require(products == Products::full || std::is_same_v<T, float>,
+          "products: bfloat16 given for a map in double; expected full");
   require(W.width >= 1, "W: ", W.rows, " x ", W.width, " given; expected at least 1 x 1");
   update(W);
 }
 
 template <class T>
-Dense<T>::Dense(std::int64_t width, Activation activation, std::shared_ptr<const Weights> weights)
-    : width_(width), activation_(activation), weights_(std::move(weights)) {}
+Dense<T>::Dense(std::int64_t width, Activation activation, Products products, std::shared_ptr<const Weights> weights)
+    : width_(width), activation_(activation), products_(products), weights_(std::move(weights)) {}
+
+template <class T>
+bool Dense<T>::refines() const {
+  return products_ == Products::bfloat16 && PackedBfloat16::supported();
+}
 
 template <class T>
 Dense<T>::~Dense() = default;
 
 template <class T>
 Dense<T> Dense<T>::snapshot() const {
-  return Dense(width_, activation_, weights());
+  return Dense(width_, activation_, products_, weights());
 }
 
 template <class T>
@@ -275,14 +295,26 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
                        const KeptHistory& history) const {
   const auto held = weights();
   const int sharing = threads_of_a_product(threads, z0.rows);
-  const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop); };
+  const bool refined = refines();
+  const auto bytes = [&](std::int64_t rows) { return forward_bytes<T>(rows, width_, method, stop, refined); };
   const auto solve_tile = [&](Arena scratch, std::int64_t first, std::int64_t count) {
     CpuQueue queue;
     FixedPoint<CpuQueue, T> solver(queue, count, width_, method, stop, scratch);
+    T* const answers = scratch.take<T>(count * width_);
+    std::optional<RefinedProducts> products;
+    if constexpr (std::is_same_v<T, float>)
+      if (refined) {
+        products.emplace(&held->packed, &held->rounded(), count, width_, stop, scratch);
+        products->start(report.slice(first));
+      }
     const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
-      held->packed.multiply(question.at, answer, sharing);
-      for (std::int64_t i = 0; i < question.count; ++i)
+      const auto finish = [&](std::int64_t i) {
         activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
+      };
+      if constexpr (std::is_same_v<T, float>)
+        if (products) return products->answer(question, answer, sharing, finish);
+      held->packed.multiply(question.at, answer, sharing);
+      for (std::int64_t i = 0; i < question.count; ++i) finish(i);
     };
     const KeptHistory own = {.from = history.from,
                              .at = history.from ? history.at + first : nullptr,
@@ -290,7 +322,13 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
     const Question<T> question = solver.start(z0.slice(first, count), result.slice(first, count), report.slice(first),
                                               scale ? scale + first : nullptr);
     solver.load(own);
-    converse(queue, solver, question, MapRef<CpuQueue, T>(map), scratch.take<T>(count * width_), interrupt);
+    converse(queue, solver, question, MapRef<CpuQueue, T>(map), answers, interrupt);
+    if constexpr (std::is_same_v<T, float>)
+      if (products)
+        if (const auto failed = products->unconverged(result.slice(first, count), solver.block(0))) {
+          map(queue, failed, dense_rows(answers, failed.count, width_));
+          products->report_residuals(failed);
+        }
     solver.save(own);
     return solver.counts();
   };
@@ -428,7 +466,7 @@ Tiling Dense<T>::tiling_for(int threads, std::int64_t rows, const Measure& scrat
 
 template <class T>
 std::size_t Dense<T>::solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const {
-  const auto bytes = [&](std::int64_t count) { return forward_bytes<T>(count, width_, method, stop); };
+  const auto bytes = [&](std::int64_t count) { return forward_bytes<T>(count, width_, method, stop, refines()); };
   const Tiling tiling = tiling_for(threads, rows, bytes);
   return bytes(tiling.tallest()) * tiling.threads;
 }

@@ -21,15 +21,20 @@
 
 namespace deqcore {
 
+// How a native solve takes its products. `bfloat16`: most of them as corrections of float products, rounded to that
+// type, where the CPU has the instruction (refined.hpp); fixed-point methods on float only.
+enum class Products : std::int8_t { full, bfloat16 };
+
 template <class T>
 class Dense {
  public:
   // W, square, is copied.
-  Dense(Rows<const T> W, Activation activation);
+  Dense(Rows<const T> W, Activation activation, Products products = Products::full);
   ~Dense();
 
   std::int64_t width() const { return width_; }
   Activation activation() const { return activation_; }
+  Products products() const { return products_; }
 
   // A map with the weights of now, whatever update() does later.
   Dense snapshot() const;
@@ -74,7 +79,8 @@ class Dense {
  private:
   struct Weights;
 
-  Dense(std::int64_t width, Activation activation, std::shared_ptr<const Weights> weights);
+  Dense(std::int64_t width, Activation activation, Products products, std::shared_ptr<const Weights> weights);
+  bool refines() const;
   std::shared_ptr<const Weights> weights() const;
   void check(const char* argument, Rows<const T> z, Rows<const T> injection) const;
   Counts solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
@@ -90,6 +96,7 @@ class Dense {
 
   std::int64_t width_;
   Activation activation_;
+  Products products_;
   mutable std::mutex replacing_;
   std::shared_ptr<const Weights> weights_;
 };

@@ -9,9 +9,18 @@
 
 #include <cstdint>
 
+#include "deqcore/base/rows.hpp"
 #include "deqcore/device/buffer.hpp"
 
 namespace deqcore {
+
+// Some rows of a block, or without a list its first `count`.
+struct Positions {
+  const std::int32_t* list = nullptr;
+  std::int64_t count = 0;
+
+  constexpr std::int64_t operator[](std::int64_t i) const { return list ? list[i] : i; }
+};
 
 template <class T>
 class PackedMatrix {
@@ -37,8 +46,14 @@ class PackedMatrix {
   // The same for few rows and a large matrix, whose outputs are shared by up to `threads` threads.
   void multiply(Rows<const T> x, Rows<T> y, int threads) const;
 
+  // The same for some rows of x and y only: those that `which` names.
+  void multiply(Rows<const T> x, Rows<T> y, Positions which, int threads) const;
+
+  // Panel p: inputs x panel, dense.
+  const T* panel_at(std::int64_t p) const { return panel_of(p * panel); }
+
  private:
-  void multiply_panels(Rows<const T> x, Rows<T> y, std::int64_t first, std::int64_t last) const;
+  void multiply_panels(Rows<const T> x, Rows<T> y, Positions which, std::int64_t first, std::int64_t last) const;
 
   PackedMatrix(std::int64_t outputs, std::int64_t inputs);
   T* panel_of(std::int64_t output) const { return static_cast<T*>(panels_.data()) + output / panel * panel * inputs_; }

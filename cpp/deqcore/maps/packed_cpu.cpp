@@ -4,9 +4,9 @@
 //     sum[row][output] += x[row][input] * W[output][input]       input = 0, 1, 2, ...
 #include <algorithm>
 
-#include "deqcore/device/pool.hpp"
 #include "deqcore/device/simd.hpp"
 #include "deqcore/maps/packed.hpp"
+#include "deqcore/maps/panels.hpp"
 
 namespace deqcore {
 namespace {
@@ -30,14 +30,14 @@ constexpr int panels_at(int height) {
 
 template <class T, int Bytes, int Height, int Panels>
 [[gnu::always_inline]] inline void tile(const T* panels, std::int64_t inputs, Rows<const T> x, Rows<T> y,
-                                        std::int64_t first_row, std::int64_t first_output) {
+                                        Positions which, std::int64_t first_row, std::int64_t first_output) {
   using V = simd::Vector<T, Bytes / sizeof(T)>;
   constexpr int lanes = Bytes / sizeof(T), vectors = Panels * 64 / Bytes;
   constexpr int per_panel = 64 / Bytes;
   constexpr std::int64_t panel = PackedMatrix<T>::panel;
   V sums[Height][vectors] = {};
   const T* rows[Height];
-  for (int i = 0; i < Height; ++i) rows[i] = x[first_row + i];
+  for (int i = 0; i < Height; ++i) rows[i] = x[which[first_row + i]];
   for (std::int64_t k = 0; k < inputs; ++k) {
     V w[vectors];
 #pragma GCC unroll 16
@@ -53,7 +53,7 @@ template <class T, int Bytes, int Height, int Panels>
   const std::int64_t left = std::min<std::int64_t>(Panels * panel, y.width - first_output);
 #pragma GCC unroll 16
   for (int i = 0; i < Height; ++i) {
-    T* to = y[first_row + i] + first_output;
+    T* to = y[which[first_row + i]] + first_output;
     if (left == Panels * panel) {
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) simd::store(to + v * lanes, sums[i][v]);
@@ -69,17 +69,18 @@ template <class T, int Bytes, int Height, int Panels>
 // All outputs of `Height` rows or fewer.
 template <class T, int Bytes, int Height>
 [[gnu::always_inline]] inline void strip(const T* panels, std::int64_t inputs, Rows<const T> x, Rows<T> y,
-                                         std::int64_t row, std::int64_t height, std::int64_t first_panel,
-                                         std::int64_t last_panel) {
+                                         Positions which, std::int64_t row, std::int64_t height,
+                                         std::int64_t first_panel, std::int64_t last_panel) {
   if constexpr (Height > 1)
-    if (height < Height) return strip<T, Bytes, Height - 1>(panels, inputs, x, y, row, height, first_panel, last_panel);
+    if (height < Height)
+      return strip<T, Bytes, Height - 1>(panels, inputs, x, y, which, row, height, first_panel, last_panel);
   constexpr int wide = panels_at<Bytes>(Height);
   constexpr std::int64_t panel = PackedMatrix<T>::panel;
   std::int64_t p = first_panel;
   for (; p + wide <= last_panel; p += wide)
-    tile<T, Bytes, Height, wide>(panels + p * panel * inputs, inputs, x, y, row, p * panel);
+    tile<T, Bytes, Height, wide>(panels + p * panel * inputs, inputs, x, y, which, row, p * panel);
   if constexpr (wide > 1)
-    for (; p < last_panel; ++p) tile<T, Bytes, Height, 1>(panels + p * panel * inputs, inputs, x, y, row, p * panel);
+    for (; p < last_panel; ++p) tile<T, Bytes, Height, 1>(panels + p * panel * inputs, inputs, x, y, which, row, p * panel);
 }
 
 // to[j][i] = from[i][j] for `rows` x `columns` entries, both at most a panel; the rows of `to` are panels.
@@ -93,16 +94,6 @@ void turn(const T* from, std::int64_t pitch, std::int64_t rows, std::int64_t col
   }
   for (std::int64_t i = 0; i < rows; ++i)
     for (std::int64_t j = 0; j < columns; ++j) to[j * panel + i] = from[i * pitch + j];
-}
-
-// pack(p) for every panel, on several threads where the panels are large together.
-template <class Pack>
-void for_panels(int threads, std::int64_t panels, std::int64_t bytes_per_panel, const Pack& pack) {
-  constexpr std::int64_t worth_sharing = 128 * 1024;  // bytes: some 20 microseconds for one thread
-  const std::int64_t pieces = panels * bytes_per_panel < worth_sharing ? 1 : std::min<std::int64_t>(panels, 4 * threads);
-  parallel_for(pieces == 1 ? 1 : threads, pieces, [&](std::int64_t piece) {
-    for (std::int64_t p = panels * piece / pieces; p < panels * (piece + 1) / pieces; ++p) pack(p);
-  });
 }
 
 }  // namespace
@@ -130,7 +121,9 @@ PackedMatrix<T>::PackedMatrix(std::int64_t outputs, std::int64_t inputs, const T
       for (std::int64_t i = 0; i < count; ++i) std::fill(to + (k + i) * panel + filled, to + (k + i + 1) * panel, T(0));
     }
   };
-  for_panels(threads, panels_of<T>(outputs), panel * inputs * sizeof(T), pack);
+  share_panels(threads, panels_of<T>(outputs), panel * inputs * sizeof(T), [&](std::int64_t p, std::int64_t last) {
+    for (; p < last; ++p) pack(p);
+  });
 }
 
 template <class T>
@@ -145,7 +138,9 @@ PackedMatrix<T> PackedMatrix<T>::transposed(int threads) const {
       for (std::int64_t i = 0; i < count; ++i) std::fill(to + (o + i) * panel + filled, to + (o + i + 1) * panel, T(0));
     }
   };
-  for_panels(threads, panels_of<T>(inputs_), panel * outputs_ * sizeof(T), pack);
+  share_panels(threads, panels_of<T>(inputs_), panel * outputs_ * sizeof(T), [&](std::int64_t p, std::int64_t last) {
+    for (; p < last; ++p) pack(p);
+  });
   return other;
 }
 
@@ -157,31 +152,44 @@ void PackedMatrix<T>::unpack(T* to) const {
 
 template <class T>
 void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y) const {
-  multiply_panels(x, y, 0, panels_of<T>(outputs_));
+  multiply_panels(x, y, {.count = x.rows}, 0, panels_of<T>(outputs_));
 }
 
 template <class T>
 void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y, int threads) const {
-  constexpr std::int64_t worth_sharing = 1024 * 1024;  // bytes of panels: some 15 microseconds for one thread
-  const std::int64_t all = panels_of<T>(outputs_);
-  if (threads == 1 || all * panel * inputs_ * static_cast<std::int64_t>(sizeof(T)) < worth_sharing)
-    return multiply_panels(x, y, 0, all);
-  const std::int64_t pieces = std::min<std::int64_t>(all, 2 * std::int64_t{threads});  // for threads that come late
-  parallel_for(threads, pieces,
-               [&](std::int64_t i) { multiply_panels(x, y, all * i / pieces, all * (i + 1) / pieces); });
+  multiply(x, y, {.count = x.rows}, threads);
 }
 
 template <class T>
-void PackedMatrix<T>::multiply_panels(Rows<const T> x, Rows<T> y, std::int64_t first, std::int64_t last) const {
+void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y, Positions which, int threads) const {
+  constexpr std::int64_t most_rows = 16;  // above, threads share the rows, and each reads all panels
+  if (which.count > most_rows) {
+    const std::int64_t pieces = which.count * outputs_ * inputs_ < 200'000 ? 1 : std::min<std::int64_t>(threads, which.count / 8);
+    return parallel_for(threads, pieces, [&](std::int64_t i) {
+      const std::int64_t first = which.count * i / pieces, last = which.count * (i + 1) / pieces;
+      if (which.list)
+        multiply_panels(x, y, {which.list + first, last - first}, 0, panels_of<T>(outputs_));
+      else
+        multiply_panels(x.slice(first, last - first), y.slice(first, last - first), {.count = last - first}, 0,
+                        panels_of<T>(outputs_));
+    });
+  }
+  share_panels(threads, panels_of<T>(outputs_), panel * inputs_ * sizeof(T),
+               [&](std::int64_t first, std::int64_t last) { multiply_panels(x, y, which, first, last); });
+}
+
+template <class T>
+void PackedMatrix<T>::multiply_panels(Rows<const T> x, Rows<T> y, Positions which, std::int64_t first,
+                                      std::int64_t last) const {
   const T* panels = static_cast<const T*>(panels_.data());
   constexpr std::int64_t cached = 256 * 1024;  // bytes of panels that stay in a core's cache while all rows pass
   const std::int64_t group = std::max<std::int64_t>(4, cached / (panel * inputs_ * sizeof(T)));
   at_simd_level([&](auto simd) __attribute__((always_inline)) {
     constexpr int height = tallest<simd.bytes>;
     for (std::int64_t p = first; p < last; p += group)
-      for (std::int64_t row = 0; row < x.rows; row += height)
-        strip<T, simd.bytes, height>(panels, inputs_, x, y, row, std::min<std::int64_t>(height, x.rows - row), p,
-                                     std::min(last, p + group));
+      for (std::int64_t row = 0; row < which.count; row += height)
+        strip<T, simd.bytes, height>(panels, inputs_, x, y, which, row,
+                                     std::min<std::int64_t>(height, which.count - row), p, std::min(last, p + group));
   });
 }
 

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Values of a map along a solve, most of whose products are taken in bfloat16.
+//
+//     W z  =  W r + B (z - r)          r  the row's reference point, W r known in full;  B  W rounded to bfloat16
+//
+// The error, some 2^-9 |W (z - r)|, shrinks with the steps: what is rounded is a correction. A row's reference moves to
+// its point, at the price of a full product, when the residual has fallen to 2^-6 of the reference's, or grown, where
+// the rounding may exceed a quarter of the residual, and where the residual comes near the row's threshold: so a residual
+// that ends a row as converged is never rounded.
+// Each row decides by its own residuals, and has the same bits whatever its neighbours.
+#pragma once
+
+#include <cstdint>
+
+#include "deqcore/base/arena.hpp"
+#include "deqcore/base/function_ref.hpp"
+#include "deqcore/base/question.hpp"
+#include "deqcore/base/report.hpp"
+#include "deqcore/base/stop.hpp"
+#include "deqcore/maps/packed.hpp"
+#include "deqcore/maps/packed_bfloat16.hpp"
+
+namespace deqcore {
+
+class RefinedProducts {
+ public:
+  // Null matrices with a counting arena only measure.
+  RefinedProducts(const PackedMatrix<float>* W, const PackedBfloat16* B, std::int64_t rows, std::int64_t width,
+                  const Stop& stop, Arena& scratch);
+
+  // Before a solve's first question. The report is the solve's.
+  void start(const Report& report);
+
+  // answer <- W at for the rows of the question, then finish(i), which makes row i of it the map's value.
+  void answer(const Question<float>& question, Rows<float> answer, int threads, FunctionRef<void(std::int64_t)> finish);
+
+  // After the solve: the rows that did not converge, to be asked about once more. Their answer, by answer() again, is
+  // in full, and report_residuals() puts their residuals into the report.
+  Question<float> unconverged(Rows<const float> result, Rows<float> at);
+  void report_residuals(const Question<float>& question);
+
+ private:
+  bool rounds(std::int64_t row) const;
+  double threshold(std::int64_t row) const;
+  void in_full(const Question<float>& question, Rows<float> answer, Positions which, int threads,
+               FunctionRef<void(std::int64_t)> finish);
+  void measure(const Question<float>& question, Rows<float> answer, std::int64_t i);
+
+  const PackedMatrix<float>* W_;
+  const PackedBfloat16* B_;
+  std::int64_t rows_;
+  Stop stop_;
+  Limits limits_;
+  Report report_;
+  Rows<float> reference_, product_;  // by row: r and W r
+  double* reference_residual_;       // by row; 0: there is none yet
+  double *g_norm_, *f_norm_;         // by row, of the last evaluation
+  Status* running_;                  // by row: measuring passes over rows that have ended
+  std::int8_t* frozen_;              // by row: written by measuring, and not used
+  std::int32_t *full_, *rounded_;    // positions
+  std::int32_t* ended_;              // rows
+  std::uint16_t* corrections_;       // dense
+};
+
+}  // namespace deqcore
