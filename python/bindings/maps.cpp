@@ -53,8 +53,10 @@ void bind(nb::module_& m, const char* name) {
   nb::class_<D>(m, name)
       .def(
           "__init__",
-          [](D* self, In W, const std::string& activation) { new (self) D(rows_of(W), activation_named(activation)); },
-          nb::arg("W").noconvert(), nb::arg("activation"))
+          [](D* self, In W, const std::string& activation, bool bfloat16) {
+            new (self) D(rows_of(W), activation_named(activation), bfloat16 ? Products::bfloat16 : Products::full);
+          },
+          nb::arg("W").noconvert(), nb::arg("activation"), nb::arg("bfloat16"))
       .def_prop_ro("width", &D::width)
       .def(
           "update", [](D& self, In W) { self.update(rows_of(W)); }, nb::arg("W").noconvert())

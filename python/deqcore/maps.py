@@ -71,10 +71,17 @@ class Dense:
     Args:
         W: weights, ``(width, width)``, float32 or float64; the states must have the same dtype.
         activation: one of :data:`activations`.
+        products: how a native forward solve by a fixed-point method takes its products with W. ``"full"``, or, in
+            float32, ``"bfloat16"``: most of them as corrections W r + B (z - r) to a full product at an earlier point r
+            of the row, B being W rounded to bfloat16. The rounding stays below a quarter of the residual, and a residual
+            that ends a row, or is reported, is always from a full product. Wide maps gain: some 1.3 times at width 512
+            and more; narrow ones lose (docs/comparison.md). Where the CPU has no bfloat16 instruction, products are
+            full. Everything else of the map (``value``, ``jvp``, ``vjp``, backward solves) is always in full.
 
     Raises:
-        TypeError: W is not a NumPy array of float32 or float64, or the activation is not a string.
-        ValueError: W is not square, is empty or not finite, or the activation is unknown.
+        TypeError: W is not a NumPy array of float32 or float64, or the activation or ``products`` is not a string.
+        ValueError: W is not square, is empty or not finite, the activation or ``products`` is unknown, or bfloat16
+            products are asked for in float64.
 
     Example:
         >>> import numpy as np, deqcore
@@ -91,14 +98,20 @@ class Dense:
         ((64, 64), (8, 64))
     """
 
-    def __init__(self, W: np.ndarray, activation: str = "tanh") -> None:
+    def __init__(self, W: np.ndarray, activation: str = "tanh", *, products: str = "full") -> None:
         """Copy and pack W."""
         if not isinstance(activation, str):
             raise TypeError(f"activation: {activation!r} given; expected one of {', '.join(activations)}")
+        if not isinstance(products, str):
+            raise TypeError(f"products: {products!r} given; expected 'full' or 'bfloat16'")
+        if products not in ("full", "bfloat16"):
+            raise ValueError(f"products: {products!r} given; expected 'full' or 'bfloat16'")
         block = self._weights(W)
+        if products == "bfloat16" and block.dtype != np.float32:
+            raise ValueError(f"products: 'bfloat16' given with a W of {block.dtype}; they refine products in float32")
         self._width, self._dtype = len(block), block.dtype
-        self._activation = activation
-        self._native = _CLASSES[block.dtype](block, activation)
+        self._activation, self._products = activation, products
+        self._native = _CLASSES[block.dtype](block, activation, products == "bfloat16")
         about = block.dtype, self._width
         self._prepare_solve = remembered(partial(prepare_solve, *about))
         self._prepare_adjoint = remembered(partial(prepare_adjoint, *about))
@@ -132,6 +145,11 @@ class Dense:
     def activation(self) -> str:
         """The activation's name."""
         return self._activation
+
+    @property
+    def products(self) -> str:
+        """How a native forward solve takes its products: ``"full"`` or ``"bfloat16"``."""
+        return self._products
 
     @property
     def weights(self) -> np.ndarray:
