@@ -21,9 +21,10 @@ namespace {
 
 constexpr int most_threads = 1024;
 
-// Waking a thread that sleeps takes some 50 microseconds, which is longer than many a solve. So a worker that waits for
-// the next job spins first, for as long as jobs have lately come that soon, and else only for a moment: on a machine
-// whose cores are busy jobs come late, and nobody spins.
+// Waking a thread that sleeps takes 50 to 300 microseconds, which is longer than many a solve. So a worker that waits for
+// the next job spins first: for long if the last job came soon after the one before, as the caller saw it (a worker that
+// wakes too late has seen neither), and else only for a moment. On a machine whose cores are busy jobs come late, and
+// nobody spins.
 using Clock = std::chrono::steady_clock;
 constexpr Clock::duration short_wait = std::chrono::microseconds(5), long_wait = std::chrono::microseconds(200);
 
@@ -106,9 +107,16 @@ class Pool {
  private:
   static constexpr std::uint32_t closed = 1u << 31;
 
+  struct Ending {
+    Clock::time_point& time;
+    ~Ending() { time = Clock::now(); }
+  };
+
   void run_alone(Job& job, Interrupt* interrupt) {
     while (workers_ < job.threads - 1 && start_worker()) {
     }
+    jobs_come_soon_.store(Clock::now() - last_end_ < long_wait, std::memory_order_relaxed);
+    const Ending ending{last_end_};
     job_ = &job;
     gate_.store(0, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);
@@ -132,12 +140,10 @@ class Pool {
   }
 
   void serve(int id) {
-    Clock::duration patience = short_wait;
     for (int seen = 0;;) {
-      const Clock::time_point idle = Clock::now();
+      const Clock::duration patience = jobs_come_soon_.load(std::memory_order_relaxed) ? long_wait : short_wait;
       if (!spin(patience, [&] { return generation_.load(std::memory_order_acquire) != seen; }))
         generation_.wait(seen, std::memory_order_acquire);
-      patience = Clock::now() - idle < long_wait ? long_wait : short_wait;
       seen = generation_.load(std::memory_order_acquire);
       if (!enter()) continue;
       if (id < job_->threads - 1) job_->work();
@@ -158,6 +164,8 @@ class Pool {
   std::binary_semaphore one_job_{1};
   Job* job_ = nullptr;
   int workers_ = 0;
+  Clock::time_point last_end_;  // of a job
+  std::atomic<bool> jobs_come_soon_{false};
   std::atomic<int> generation_{0};
   std::atomic<std::uint32_t> gate_{closed};  // workers inside the job, and whether it is closed to more
   std::binary_semaphore left_{0};            // released by the last worker that leaves a closed job
