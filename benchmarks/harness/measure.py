@@ -25,7 +25,12 @@ class Plan:
     @property
     def sample_seconds(self) -> float:
         """Shortest stretch that is timed."""
-        return 0.0 if self.quick else 1e-3
+        return 0.0 if self.quick else 5e-3
+
+    @property
+    def warm_seconds(self) -> float:
+        """How long a body runs untimed in each round: threads that slept take milliseconds to come."""
+        return 0.0 if self.quick else 4e-3
 
 
 def spread(samples: Sequence[float], clock: str) -> dict[str, Any]:
@@ -70,11 +75,17 @@ def in_turn(
             body()
         return now() - start
 
+    def warm(body: Callable[[], Any]) -> None:
+        start = time.perf_counter()
+        while time.perf_counter() - start < plan.warm_seconds:
+            body()
+
     calls = [1] * len(bodies)
     started = time.perf_counter()
     for i, body in enumerate(bodies):
         prepare[i]()
-        taken = seconds(body, 1)  # warms up
+        warm(body)
+        taken = seconds(body, 1)
         while taken < plan.sample_seconds:
             calls[i] *= 2
             taken = seconds(body, calls[i])
@@ -86,6 +97,7 @@ def in_turn(
         times = []
         for make_ready, body, n in turns:
             make_ready()
+            warm(body)
             times.append(seconds(body, n) / n)
         rounds.append(times)
     return np.array(rounds)
