@@ -12,6 +12,10 @@
 // and one relative to the trace drops the newest, smallest columns of a long window. This one needs as many evaluations
 // as an orthogonal factorisation (benchmarks/README.md). Safeguard: a residual above `growth` times the row's best, or
 // a step that changed nothing, clears the row's window, so that the next step is plain.
+//
+// In 16 bits the columns are rounded once, when they are written, and gamma is the best for the rounded ones: a step is
+// a little less good, and what it reached is measured in full precision like any other. A column with an element beyond
+// the range of bfloat16, 3.39e38, clears the window and is counted as `singular`; elements below 4.6e-41 are zeros.
 #include <cmath>
 
 #include "deqcore/device/queues.hpp"
@@ -33,10 +37,13 @@ class AndersonRule final : public MethodRule<Queue, T> {
     require(options.ridge >= 0 && std::isfinite(options.ridge), "ridge: ", options.ridge,
             " given; expected a finite number >= 0");
     require(options.growth > 1, "growth: ", options.growth, " given; expected a number above 1, or infinity");
-    constexpr std::int64_t line = Arena::alignment / sizeof(T);
+    const bool in_16_bits = options.storage == Storage::bfloat16;
+    const std::int64_t line = Arena::alignment / (in_16_bits ? sizeof(BFloat16) : sizeof(T));
     const std::int64_t pitch = (width + line - 1) / line * line;
-    history_ = {.dF = scratch.take<T>(rows, m, pitch),
-                .dG = scratch.take<T>(rows, m, pitch),
+    history_ = {.dF = in_16_bits ? nullptr : scratch.take<T>(rows, m, pitch),
+                .dG = in_16_bits ? nullptr : scratch.take<T>(rows, m, pitch),
+                .dF16 = in_16_bits ? scratch.take<BFloat16>(rows, m, pitch) : nullptr,
+                .dG16 = in_16_bits ? scratch.take<BFloat16>(rows, m, pitch) : nullptr,
                 .m = m,
                 .width = width,
                 .pitch = pitch,
@@ -73,6 +80,8 @@ class AndersonRule final : public MethodRule<Queue, T> {
 
   RowMemory<T> memory() const override {
     return {.columns = {history_.dF, history_.dG},
+            .columns16 = {history_.dF16, history_.dG16},
+            .in_16_bits = options_.storage == Storage::bfloat16,
             .m = history_.m,
             .width = history_.width,
             .pitch = history_.pitch,
