@@ -35,6 +35,7 @@ void push(CpuQueue& queue, const PushHistory<T>& k, Column* all_dF, Column* all_
     at_simd_level([&](auto simd) __attribute__((always_inline)) {
       constexpr int lanes = simd.bytes / sizeof(T);
       constexpr int sums = lanes::doubles<simd.bytes>;
+      constexpr std::int32_t at_once = simd.bytes == 64 ? 6 : 3;  // columns whose sums the registers hold
       for (std::int64_t i = first; i < first + count; ++i) {
         const std::int64_t row = k.rows.ids[i];
         if (!k.states.running(row)) continue;
@@ -78,7 +79,16 @@ void push(CpuQueue& queue, const PushHistory<T>& k, Column* all_dF, Column* all_
               lanes::add_dots<sums, Count>(columns, h.pitch, newest, g, n, line + j, right + j);
               j += Count;
             };
-            switch (std::min(depth - j, 3)) {
+            const std::int32_t left = std::min(depth - j, at_once);
+            if constexpr (at_once > 3) {
+              switch (left) {
+                case 4: add.template operator()<4>(); continue;
+                case 5: add.template operator()<5>(); continue;
+                case 6: add.template operator()<6>(); continue;
+                default: break;
+              }
+            }
+            switch (left) {
               case 1: add.template operator()<1>(); break;
               case 2: add.template operator()<2>(); break;
               default: add.template operator()<3>();

@@ -128,14 +128,14 @@ template <int Lanes, int Count, class Column, class T>
   std::int64_t i = 0;
   for (; i + Lanes <= n; i += Lanes) {
     const V at_a = load_double<Lanes>(a + i), at_b = load_double<Lanes>(b + i);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int c = 0; c < Count; ++c) {
       const V column = load_double<Lanes>(columns + c * pitch + i);
       sums_a[c] += column * at_a;
       sums_b[c] += column * at_b;
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int c = 0; c < Count; ++c) {
     double total_a = total(sums_a[c]), total_b = total(sums_b[c]);
     for (std::int64_t tail = i; tail < n; ++tail) {
