@@ -123,8 +123,9 @@ class Anderson(Method):
             layers with random weights or outlying eigenvalues it takes as many evaluations, within 2 %; where a full
             window would end after a few steps, as on linear maps with few different eigenvalues, 2 to 20 times as many.
             Worth it where memory is short, and for wide float64 states, whose steps took a fifth less time; wide
-            float32 steps took the same, and steps in cache took longer, by a quarter and more. The ridge is 2^-19 at least. A difference beyond 3.39e38 clears the row's window, which
-            ``singular`` counts; those below 4.6e-41 are zeros.
+            float32 steps took the same, and steps in cache took longer, by a quarter and more. The ridge
+            is 2^-19 at least. A difference beyond 3.39e38 clears the row's window, which ``singular`` counts; those
+            below 4.6e-41 are zeros.
 
     Raises:
         ValueError: a number is outside its range, or ``storage`` is neither.
