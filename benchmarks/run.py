@@ -23,6 +23,7 @@ GROUPS = (
     "step",
     "skewed",
     "evaluations",
+    "history16",
     "backward",
     "gradients",
     "streaming",

@@ -108,12 +108,14 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
 
 void init_fixed_point(nb::module_& m) {
   nb::class_<Picard>(m, "Picard").def(nb::init<>()).def_rw("beta", &Picard::beta);
+  nb::enum_<Storage>(m, "Storage").value("full", Storage::full).value("bfloat16", Storage::bfloat16);
   nb::class_<Anderson>(m, "Anderson")
       .def(nb::init<>())
       .def_rw("history", &Anderson::history)
       .def_rw("beta", &Anderson::beta)
       .def_rw("ridge", &Anderson::ridge)
-      .def_rw("growth", &Anderson::growth);
+      .def_rw("growth", &Anderson::growth)
+      .def_rw("storage", &Anderson::storage);
   nb::class_<AndersonTypeI>(m, "AndersonTypeI")
       .def(nb::init<>())
       .def_rw("history", &AndersonTypeI::history)

@@ -130,6 +130,11 @@ class Picard:
     @beta.setter
     def beta(self, arg: float, /) -> None: ...
 
+class Storage(enum.Enum):
+    full = 0
+
+    bfloat16 = 1
+
 class Anderson:
     def __init__(self) -> None: ...
 
@@ -156,6 +161,12 @@ class Anderson:
 
     @growth.setter
     def growth(self, arg: float, /) -> None: ...
+
+    @property
+    def storage(self) -> Storage: ...
+
+    @storage.setter
+    def storage(self, arg: Storage, /) -> None: ...
 
 class AndersonTypeI:
     def __init__(self) -> None: ...

@@ -54,6 +54,7 @@ _OF_METHODS = {
     "beta": "Anderson",
     "ridge": "Anderson",
     "growth": "Anderson",
+    "storage": "Anderson",
     "forcing": "NewtonKrylov",
     "descent": "Newton",
     "restart": "GMRES",

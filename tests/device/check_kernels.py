@@ -34,7 +34,7 @@ def kernels(said: str) -> list[Kernel]:
     for entry in re.split(r"Compiling entry function ", said)[1:]:
         mangled, architecture = re.findall(r"'([^']+)'", entry)[:2]
         name = re.search(r"RKNS_\d+([A-Za-z]+)I", mangled)
-        dtype = re.search(r"_3runI([fd])E", mangled)
+        dtype = re.search(r"(?:3run|4push|3mix)I([fd])", mangled)
         stack, stores, loads = map(
             int, re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", entry)[0]
         )

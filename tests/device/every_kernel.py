@@ -28,6 +28,7 @@ def solves(rows: int, width: int, dtype: type) -> int:
         deqcore.Picard(beta=0.7),
         deqcore.Anderson(),
         deqcore.Anderson(beta=0.8),
+        deqcore.Anderson(beta=0.8, storage="bfloat16"),
         deqcore.AndersonTypeI(history=3, safeguard=10),
     ):
         for options in ({"look_every": 1}, {"retire": False}, {"norm": np.inf, "trace": True}):

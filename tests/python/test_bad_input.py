@@ -320,6 +320,7 @@ def options() -> list[Case]:
         ("m", {"m": 5}, r"'history'|Anderson\(history"),
         ("history", {"history": 5}, r"Anderson\(history"),
         ("beta", {"beta": 0.5}, r"Anderson\(beta|Picard\(beta"),
+        ("storage", {"storage": "bfloat16"}, r"Anderson\(storage"),
     ):  # options of a method, given to the solve
         expected = rf"\(\) has no option '{words}'; .*({hint})"
         cases.append(
@@ -344,6 +345,10 @@ def methods() -> list[Case]:
         Case("beta '1'", lambda: Picard(beta="1"), TypeError, r"^beta: '1' given; expected a real number"),
         Case("ridge negative", lambda: Anderson(ridge=-1e-3), ValueError, r"^ridge: -0\.001 given; expected a finite"),
         Case("ridge NaN", lambda: Anderson(ridge=math.nan), ValueError, r"^ridge: nan given; expected a finite"),
+        Case(
+            "storage", lambda: Anderson(storage="float16"), ValueError, r"^storage: 'float16' given; expected 'full' or"
+        ),
+        Case("storage 16", lambda: Anderson(storage=16), ValueError, r"^storage: 16 given; expected 'full' or"),
         Case("growth 1", lambda: Anderson(growth=1), ValueError, r"^growth: 1 given; expected a number above 1"),
         Case("growth NaN", lambda: Anderson(growth=math.nan), ValueError, r"^growth: nan given; expected a number"),
         Case("option m", lambda: Anderson(m=5), TypeError, r"^Anderson\(\) has no option 'm'; did you mean 'history'"),

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IN_PYTHON = ("native", "step", "skewed", "evaluations", "streaming")
+IN_PYTHON = ("native", "step", "skewed", "evaluations", "history16", "streaming")
 IN_CPP = ("kernels", "dialogue", "dense")
 
 

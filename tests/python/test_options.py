@@ -61,6 +61,7 @@ class TestDefaults:
     )
     def test_of_a_method_are_those_of_the_core(self, method, core):
         in_core = {name: getattr(core(), name) for name in dir(core()) if not name.startswith("_")}
+        in_core = {name: value.name if isinstance(value, _core.Storage) else value for name, value in in_core.items()}
         taken = inspect.signature(method).parameters.values()
         assert {p.name: p.default for p in taken if p.kind is not p.VAR_KEYWORD} == in_core
         made = method()
@@ -222,10 +223,12 @@ class TestMethods:
         beta=st.floats(0.01, 1.99),
         ridge=st.floats(0, 1e3),
         growth=st.floats(1.0001, math.inf),
+        storage=st.sampled_from(["full", "bfloat16"]),
     )
-    def test_any_options_within_their_ranges_are_taken_and_passed_on(self, history, beta, ridge, growth):
-        method = Anderson(history=history, beta=beta, ridge=ridge, growth=growth)
+    def test_any_options_within_their_ranges_are_taken_and_passed_on(self, history, beta, ridge, growth, storage):
+        method = Anderson(history=history, beta=beta, ridge=ridge, growth=growth, storage=storage)
         native = method._native()
+        assert native.storage.name == storage
         assert (native.history, native.beta, native.ridge, native.growth) == (history, beta, ridge, growth)
         deqcore.fixed_point(np.cos, np.zeros((1, 3)), method=method, max_steps=4, on_failure="return")
 

@@ -19,6 +19,7 @@ METHODS = [
     Anderson(),
     Anderson(history=3, beta=0.9),
     Anderson(history=12, growth=1.1),
+    Anderson(history=4, storage="bfloat16"),
     AndersonTypeI(history=4),
     AndersonTypeI(safeguard=1),
 ]

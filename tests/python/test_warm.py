@@ -238,7 +238,14 @@ class TestHandles:
 # Forward solves
 
 
-FORWARD = [Picard(), Anderson(), Broyden(), Broyden(history=30), Broyden(full="compress", history=6)]
+FORWARD = [
+    Picard(),
+    Anderson(),
+    Anderson(storage="bfloat16"),
+    Broyden(),
+    Broyden(history=30),
+    Broyden(full="compress", history=6),
+]
 REMEMBERING = FORWARD[1:]
 
 
@@ -321,7 +328,7 @@ class TestForward:
     def test_a_stream_of_frames_takes_less_than_half(self, rng):
         """Linear drift of the input: warm at most half of cold, and with the history less than with the state."""
         W = rng.standard_normal((200, 200)) * 0.9 / np.sqrt(200)
-        for method in (Anderson(), Broyden()):
+        for method in (Anderson(), Anderson(storage="bfloat16"), Broyden()):
             x, drift = rng.standard_normal((2, 4, 200))
             counts = {"cold": 0, "state": 0, "history": 0}
             warm = dict.fromkeys(counts)
@@ -437,6 +444,7 @@ class TestForward:
             (Broyden(), "expected the same method"),
             (None, "they differ in history 4 and 6"),
             (Anderson(history=4, beta=0.5, growth=3), "beta 1.0 and 0.5, growth 10.0 and 3.0"),
+            (Anderson(history=4, storage="bfloat16"), "they differ in storage 'full' and 'bfloat16'"),
         ):
             for g in (native, f):
                 with pytest.raises(ValueError, match=f"^warm: a handle with the history of .*{said}"):

@@ -124,6 +124,7 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
                {"DampedPicard", Picard{.beta = 0.7}},
                {"Anderson", Anderson{}},
                {"DampedAnderson", Anderson{.history = 3, .beta = 0.8}},
+               {"AndersonIn16Bits", Anderson{.storage = Storage::bfloat16}},
                {"AndersonTypeI", AndersonTypeI{.history = 20}},
                {"WaryAndersonTypeI", AndersonTypeI{.history = 3, .beta = 0.5, .powell = 0.1, .safeguard = 10}},
                {"Broyden", Broyden{.history = 20}},

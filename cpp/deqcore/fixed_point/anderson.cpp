@@ -12,6 +12,13 @@
 // and one relative to the trace drops the newest, smallest columns of a long window. This one needs as many evaluations
 // as an orthogonal factorisation (benchmarks/README.md). Safeguard: a residual above `growth` times the row's best, or
 // a step that changed nothing, clears the row's window, so that the next step is plain.
+//
+// In 16 bits the columns are rounded once, when they are written, and gamma is the best for the rounded ones; what a
+// step reached is measured in full precision like any other. The rounding errors e of the columns are independent of
+// gamma, so the residual to expect is |g - dG gamma|^2 + e^2 sum_j |dG_j|^2 gamma_j^2: a ridge, and the least there is.
+// Without it nearly dependent columns give steps of any length. A column with an element beyond the range of
+// bfloat16, 3.39e38, clears the window and is counted as `singular`; elements below 4.6e-41 are zeros.
+#include <algorithm>
 #include <cmath>
 
 #include "deqcore/device/queues.hpp"
@@ -21,6 +28,8 @@
 
 namespace deqcore {
 namespace {
+
+constexpr double rounding_of_bfloat16 = 0x1p-19;  // squared, relative, on average
 
 template <class Queue, class T>
 class AndersonRule final : public MethodRule<Queue, T> {
@@ -33,10 +42,14 @@ class AndersonRule final : public MethodRule<Queue, T> {
     require(options.ridge >= 0 && std::isfinite(options.ridge), "ridge: ", options.ridge,
             " given; expected a finite number >= 0");
     require(options.growth > 1, "growth: ", options.growth, " given; expected a number above 1, or infinity");
-    constexpr std::int64_t line = Arena::alignment / sizeof(T);
+    const bool in_16_bits = options.storage == Storage::bfloat16;
+    if (in_16_bits) options_.ridge = std::max(options_.ridge, rounding_of_bfloat16);
+    const std::int64_t line = Arena::alignment / (in_16_bits ? sizeof(BFloat16) : sizeof(T));
     const std::int64_t pitch = (width + line - 1) / line * line;
-    history_ = {.dF = scratch.take<T>(rows, m, pitch),
-                .dG = scratch.take<T>(rows, m, pitch),
+    history_ = {.dF = in_16_bits ? nullptr : scratch.take<T>(rows, m, pitch),
+                .dG = in_16_bits ? nullptr : scratch.take<T>(rows, m, pitch),
+                .dF16 = in_16_bits ? scratch.take<BFloat16>(rows, m, pitch) : nullptr,
+                .dG16 = in_16_bits ? scratch.take<BFloat16>(rows, m, pitch) : nullptr,
                 .m = m,
                 .width = width,
                 .pitch = pitch,
@@ -73,6 +86,8 @@ class AndersonRule final : public MethodRule<Queue, T> {
 
   RowMemory<T> memory() const override {
     return {.columns = {history_.dF, history_.dG},
+            .columns16 = {history_.dF16, history_.dG16},
+            .in_16_bits = options_.storage == Storage::bfloat16,
             .m = history_.m,
             .width = history_.width,
             .pitch = history_.pitch,

@@ -7,6 +7,12 @@
 
 namespace deqcore {
 
+// What the columns of a history are kept in.
+enum class Storage : std::int8_t {
+  full,      // the state's own type
+  bfloat16,  // 16 bits: the range of float with 8 significant bits, rounded to the nearest
+};
+
 // z <- z + beta (f(z) - z)
 struct Picard {
   double beta = 1.0;  // weight of the new value, in (0, 2); 1 is undamped
@@ -18,6 +24,7 @@ struct Anderson {
   double beta = 1.0;         // weight of the new value, in (0, 2); 1 is undamped
   double ridge = 1e-12;      // regularisation, relative to each diagonal entry of the Gram matrix, >= 0
   double growth = 10.0;      // a residual above this times the row's best clears its window, > 1; infinity: never
+  Storage storage = Storage::full;  // of the columns; in 16 bits the ridge is 2^-19 at least
 };
 
 // Anderson acceleration, type I, safeguarded: the last steps determine an approximate inverse Jacobian.

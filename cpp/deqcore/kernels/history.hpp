@@ -4,8 +4,13 @@
 // dF, dG  differences of successive images f and residuals g;  m  most columns;  the window of a row lies at the row's
 // own index and never moves. z and f stand where they stood when they were measured ("before" in step.hpp), the next
 // points where they will be asked about. No operand may overlap another.
+//
+// The columns are Ts, or bfloat16, rounded once when they are written: dG^T dG and dG^T g are those of the rounded
+// ones. A column that leaves the range of bfloat16 leaves a NaN in dG, so that SolveSmall forgets the window before
+// anything is mixed from it.
 #pragma once
 
+#include "deqcore/kernels/bfloat16.hpp"
 #include "deqcore/kernels/kernel.hpp"
 #include "deqcore/kernels/step.hpp"
 
@@ -16,6 +21,8 @@ template <class T>
 struct History {
   T* dF = nullptr;  // [row][slot][pitch]
   T* dG = nullptr;
+  BFloat16* dF16 = nullptr;  // instead, with dF and dG null
+  BFloat16* dG16 = nullptr;
   std::int64_t m = 0;
   std::int64_t width = 0;
   std::int64_t pitch = 0;
@@ -26,7 +33,16 @@ struct History {
   double* rhs = nullptr;          // [row][m]      dG^T g
   double* gamma = nullptr;        // [row][m]      the coefficients
 
-  constexpr T* column(T* columns, std::int64_t row, std::int64_t at) const { return columns + (row * m + at) * pitch; }
+  template <class Column>
+  constexpr Column* column(Column* columns, std::int64_t row, std::int64_t at) const {
+    return columns + (row * m + at) * pitch;
+  }
+
+  // What goes through a row: `blocks` of Ts, and `columns` of them.
+  constexpr std::int64_t bytes(std::int64_t blocks, std::int64_t columns) const {
+    const std::size_t of_column = dF16 ? sizeof(BFloat16) : sizeof(T);
+    return static_cast<std::int64_t>(blocks * sizeof(T) + columns * of_column) * width;
+  }
 };
 
 // Forgets every row's window.

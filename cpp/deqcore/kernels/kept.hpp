@@ -4,10 +4,13 @@
 //
 //     [columns in use, place of the next]  [m][m] doubles, if the method has a small matrix  [2][m][width] elements
 //
+// The elements are Ts, or bfloat16 where the method keeps its columns so.
+//
 // A row of zeros holds nothing. Between two solves the map may change, so the last point of a solve is not kept: no
 // difference is taken across the change.
 #pragma once
 
+#include "deqcore/kernels/bfloat16.hpp"
 #include "deqcore/kernels/kernel.hpp"
 #include "deqcore/kernels/step.hpp"
 
@@ -16,7 +19,9 @@ namespace deqcore {
 // Where a method keeps it while it iterates, by row. m 0: the method remembers nothing.
 template <class T>
 struct RowMemory {
-  T* columns[2] = {};  // [row][m][pitch]
+  T* columns[2] = {};           // [row][m][pitch]
+  BFloat16* columns16[2] = {};  // instead, if in_16_bits
+  bool in_16_bits = false;
   std::int64_t m = 0;
   std::int64_t width = 0;
   std::int64_t pitch = 0;
@@ -24,6 +29,10 @@ struct RowMemory {
   double* matrix = nullptr;       // [row][m][m]
   std::int32_t* slot = nullptr;   // may be null
   std::int32_t* depth = nullptr;  // n columns in use; ~n before the first evaluation of a solve that goes on with them
+
+  constexpr std::int64_t column_bytes() const {
+    return width * static_cast<std::int64_t>(in_16_bits ? sizeof(BFloat16) : sizeof(T));
+  }
 };
 
 // The rows of a handle; of const T, to read.
@@ -36,14 +45,16 @@ struct KeptRows {
   std::int64_t m = 0;
   std::int64_t width = 0;
   std::int64_t small = 0;
+  bool in_16_bits = false;
 
   KeptRows() = default;
   constexpr KeptRows(const RowMemory<std::remove_const_t<T>>& memory, As<std::int64_t>* data_)
-      : data(data_), m(memory.m), width(memory.width), small(memory.small) {}
+      : data(data_), m(memory.m), width(memory.width), small(memory.small), in_16_bits(memory.in_16_bits) {}
 
   constexpr std::int64_t words() const {
     constexpr std::int64_t word = sizeof(std::int64_t);
-    return m == 0 ? 0 : 1 + small + (2 * m * width * static_cast<std::int64_t>(sizeof(T)) + word - 1) / word;
+    const auto element = static_cast<std::int64_t>(in_16_bits ? sizeof(BFloat16) : sizeof(T));
+    return m == 0 ? 0 : 1 + small + (2 * m * width * element + word - 1) / word;
   }
   constexpr As<std::int32_t>* counts(std::int64_t row) const {
     return reinterpret_cast<As<std::int32_t>*>(data + row * words());
@@ -51,8 +62,9 @@ struct KeptRows {
   constexpr As<double>* matrix(std::int64_t row) const {
     return reinterpret_cast<As<double>*>(data + row * words() + 1);
   }
-  constexpr T* column(std::int64_t row, int which, std::int64_t at) const {
-    return reinterpret_cast<T*>(data + row * words() + 1 + small) + (which * m + at) * width;
+  template <class Element = T>
+  constexpr As<Element>* column(std::int64_t row, int which, std::int64_t at) const {
+    return reinterpret_cast<As<Element>*>(data + row * words() + 1 + small) + (which * m + at) * width;
   }
 };
 

@@ -248,7 +248,8 @@ TYPED_TEST(Methods, ASolveGoesOnWithWhatAnEarlierOneRemembered) {
   using T = typename TypeParam::T;
   using Solver = FixedPoint<typename TypeParam::Queue, T>;
   const auto problem = linear_contraction<T>(0.9, 4, 9);
-  for (const Method& method : std::initializer_list<Method>{Anderson{.history = 9}, Broyden{.history = 30}}) {
+  for (const Method& method : std::initializer_list<Method>{
+           Anderson{.history = 9}, Anderson{.history = 9, .storage = Storage::bfloat16}, Broyden{.history = 30}}) {
     Solve<TypeParam> first(problem, {.stop = {.rtol = 1e-6}, .gap = 2}, method);
     ASSERT_EQ(first.run().status, std::vector<Status>(4, Status::converged));
     const std::int64_t words = first.solver->history_words();
@@ -271,6 +272,18 @@ TYPED_TEST(Methods, ASolveGoesOnWithWhatAnEarlierOneRemembered) {
     EXPECT_EQ(steps[true][2], steps[false][2]);
     for (const int i : {0, 1, 3}) EXPECT_LT(steps[true][i], steps[false][i]) << "row " << i;
   }
+}
+
+// 2 m columns: of 16 bits they are half of float's and a quarter of double's. The rest is the same.
+TYPED_TEST(Methods, AHistoryIn16BitsHasHalfTheBytes) {
+  using T = typename TypeParam::T;
+  using Solver = FixedPoint<typename TypeParam::Queue, T>;
+  const std::int64_t rows = 5, width = 320, m = 7;
+  const Method full = Anderson{.history = m}, half = Anderson{.history = m, .storage = Storage::bfloat16};
+  const std::size_t spared = 2 * m * width * (sizeof(T) - 2);
+  EXPECT_EQ(Solver::scratch_bytes(rows, width, full, {}) - Solver::scratch_bytes(rows, width, half, {}), rows * spared);
+  EXPECT_EQ(static_cast<std::size_t>(8 * (Solver::history_words(width, full) - Solver::history_words(width, half))),
+            spared);
 }
 
 TYPED_TEST(Methods, AHistoryIsLoadedBeforeTheFirstAnswerAndSavedAfterTheLast) {

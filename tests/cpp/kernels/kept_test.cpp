@@ -18,15 +18,19 @@ namespace {
 // What a method of `m` columns remembers, everything random.
 template <class T>
 struct MemoryBuffer {
-  MemoryBuffer(Random& random, std::int64_t rows, std::int64_t m_, std::int64_t width, bool with_matrix_)
+  MemoryBuffer(Random& random, std::int64_t rows, std::int64_t m_, std::int64_t width, bool with_matrix_,
+               bool in_16_bits_ = false)
       : m(m_),
         with_matrix(with_matrix_),
+        in_16_bits(in_16_bits_),
         first(Block<T>::random(random, rows * m_, width, 3)),
         second(Block<T>::random(random, rows * m_, width, 3)),
         matrix(rows * m_ * m_),
         slot(rows),
         depth(rows) {
     for (double& entry : matrix) entry = random.normal();
+    for (auto& columns : halves)
+      for (std::int64_t i = 0; i < rows * m * pitch16(); ++i) columns.push_back(narrow(random.normal()));
     for (std::int64_t row = 0; row < rows; ++row) {
       slot[row] = static_cast<std::int32_t>(random.below(m));
       depth[row] = static_cast<std::int32_t>(random.below(m + 1));
@@ -35,6 +39,8 @@ struct MemoryBuffer {
 
   RowMemory<T> view() {
     return {.columns = {first.view().data, second.view().data},
+            .columns16 = {halves[0].data(), halves[1].data()},
+            .in_16_bits = in_16_bits,
             .m = m,
             .width = first.width(),
             .pitch = first.view().pitch,
@@ -44,9 +50,12 @@ struct MemoryBuffer {
             .depth = depth.data()};
   }
 
+  std::int64_t pitch16() const { return first.view().pitch; }
+
   std::int64_t m;
-  bool with_matrix;
+  bool with_matrix, in_16_bits;
   Block<T> first, second;
+  std::vector<BFloat16> halves[2];
   std::vector<double> matrix;
   std::vector<std::int32_t> slot, depth;
 };
@@ -59,12 +68,15 @@ TYPED_TEST(KeptKernels, RowsComeBackAsTheyWereSaved) {
   using T = typename TypeParam::T;
   for (const std::int64_t m : {1, 3, 7})
     for (const std::int64_t width : {1, 7, 65})
-      for (const bool with_matrix : {false, true}) {
-        SCOPED_TRACE(testing::Message() << m << " x " << width << (with_matrix ? ", with a matrix" : ""));
+      for (const auto& [with_matrix, in_16_bits] : {std::pair{false, false}, {true, false}, {true, true}}) {
+        SCOPED_TRACE(testing::Message() << m << " x " << width << (with_matrix ? ", with a matrix" : "")
+                                        << (in_16_bits ? ", in 16 bits" : ""));
         auto queue = TypeParam::make();
         Random random(900 + static_cast<std::uint64_t>(m * width));
         const std::int64_t rows = 6;
-        MemoryBuffer<T> saved(random, rows, m, width, with_matrix), loaded(random, 4, m, width, with_matrix);
+        MemoryBuffer<T> saved(random, rows, m, width, with_matrix, in_16_bits);
+        MemoryBuffer<T> loaded(random, 4, m, width, with_matrix, in_16_bits);
+        const auto before = loaded;
         saved.depth[0] = static_cast<std::int32_t>(m);
         saved.depth[1] = ~static_cast<std::int32_t>(m);  // ended before its second evaluation
         saved.depth[2] = -1;
@@ -87,6 +99,12 @@ TYPED_TEST(KeptKernels, RowsComeBackAsTheyWereSaved) {
           ASSERT_EQ(loaded.depth[row], ~n);
           for (std::int64_t j = 0; j < n; ++j)
             for (std::int64_t i = 0; i < width; ++i) {
+              for (const int which : {0, 1})
+                if (in_16_bits) {
+                  ASSERT_EQ(loaded.halves[which][(row * m + j) * loaded.pitch16() + i].bits,
+                            saved.halves[which][(from * m + j) * saved.pitch16() + i].bits);
+                }
+              if (in_16_bits) continue;
               ASSERT_EQ(loaded.first(row * m + j, i), saved.first(from * m + j, i));
               ASSERT_EQ(loaded.second(row * m + j, i), saved.second(from * m + j, i));
             }
@@ -96,6 +114,7 @@ TYPED_TEST(KeptKernels, RowsComeBackAsTheyWereSaved) {
             ASSERT_EQ(loaded.matrix[row * m * m + i], saved.matrix[from * m * m + i]);
         }
         EXPECT_TRUE(loaded.first.gaps_intact() && loaded.second.gaps_intact());
+        EXPECT_TRUE(!in_16_bits || (loaded.first == before.first && loaded.second == before.second));
       }
 }
 

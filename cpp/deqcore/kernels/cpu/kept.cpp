@@ -7,11 +7,34 @@
 #include "deqcore/kernels/cpu/lanes.hpp"
 
 namespace deqcore {
+namespace {
+
+// The n columns of a row, into a row of a handle.
+template <class T, class Element>
+void save_columns(const SaveRows<T>& k, Element* const* columns, std::int64_t row, std::int64_t n) {
+  const RowMemory<T>& from = k.memory;
+  for (int which = 0; which < 2; ++which)
+    for (std::int64_t j = 0; j < n; ++j)
+      std::copy_n(columns[which] + (row * from.m + j) * from.pitch, from.width,
+                  k.to.template column<Element>(row, which, j));
+}
+
+// And back.
+template <class T, class Element>
+void load_columns(const LoadRows<T>& k, Element* const* columns, std::int64_t row, std::int64_t at, std::int64_t n) {
+  const RowMemory<T>& to = k.memory;
+  for (int which = 0; which < 2; ++which)
+    for (std::int64_t j = 0; j < n; ++j)
+      std::copy_n(k.from.template column<Element>(at, which, j), to.width,
+                  columns[which] + (row * to.m + j) * to.pitch);
+}
+
+}  // namespace
 
 template <class T>
 void run(CpuQueue& queue, const SaveRows<T>& k) {
   const RowMemory<T>& from = k.memory;
-  const std::int64_t bytes = 4 * from.m * from.width * sizeof(T);
+  const std::int64_t bytes = 4 * from.m * from.column_bytes();
   queue.note("SaveRows", k.rows * bytes);
   queue.for_blocks(k.rows, bytes, [&](std::int64_t first, std::int64_t count) {
     for (std::int64_t row = first; row < first + count; ++row) {
@@ -22,9 +45,10 @@ void run(CpuQueue& queue, const SaveRows<T>& k) {
       counts[1] = from.slot && n > 0 ? from.slot[row] : 0;
       for (std::int64_t i = 0; i < (from.small ? n : 0); ++i)
         std::copy_n(from.matrix + row * from.small + i * from.m, n, k.to.matrix(row) + i * from.m);
-      for (int which = 0; which < 2; ++which)
-        for (std::int64_t j = 0; j < n; ++j)
-          std::copy_n(from.columns[which] + (row * from.m + j) * from.pitch, from.width, k.to.column(row, which, j));
+      if (from.in_16_bits)
+        save_columns(k, from.columns16, row, n);
+      else
+        save_columns(k, from.columns, row, n);
     }
   });
 }
@@ -32,7 +56,7 @@ void run(CpuQueue& queue, const SaveRows<T>& k) {
 template <class T>
 void run(CpuQueue& queue, const LoadRows<T>& k) {
   const RowMemory<T>& to = k.memory;
-  const std::int64_t bytes = 4 * to.m * to.width * sizeof(T);
+  const std::int64_t bytes = 4 * to.m * to.column_bytes();
   queue.note("LoadRows", k.rows * bytes);
   queue.for_blocks(k.rows, bytes, [&](std::int64_t first, std::int64_t count) {
     for (std::int64_t row = first; row < first + count; ++row) {
@@ -42,9 +66,10 @@ void run(CpuQueue& queue, const LoadRows<T>& k) {
       if (to.slot) to.slot[row] = at < 0 ? 0 : k.from.counts(at)[1];
       for (std::int64_t i = 0; i < (to.small ? n : 0); ++i)
         std::copy_n(k.from.matrix(at) + i * to.m, n, to.matrix + row * to.small + i * to.m);
-      for (int which = 0; which < 2; ++which)
-        for (std::int64_t j = 0; j < n; ++j)
-          std::copy_n(k.from.column(at, which, j), to.width, to.columns[which] + (row * to.m + j) * to.pitch);
+      if (to.in_16_bits)
+        load_columns(k, to.columns16, row, at, n);
+      else
+        load_columns(k, to.columns, row, at, n);
     }
   });
 }

@@ -11,6 +11,7 @@
 
 #include "deqcore/base/stop.hpp"
 #include "deqcore/device/simd.hpp"
+#include "deqcore/kernels/bfloat16.hpp"
 
 namespace deqcore::lanes {
 
@@ -28,6 +29,56 @@ template <int Lanes, class T>
   if constexpr (std::is_same_v<T, double>) return simd::load<simd::Vector<double, Lanes>>(from);
   simd::Vector<double, Lanes> v;
   for (int k = 0; k < Lanes; ++k) v[k] = static_cast<double>(from[k]);
+  return v;
+}
+
+// bfloat16, as widen and narrow of bfloat16.hpp, Lanes at once.
+template <int Lanes>
+[[gnu::always_inline]] inline simd::Vector<float, Lanes> widen(const BFloat16* from) {
+  const auto halves = simd::load<simd::Vector<std::uint16_t, Lanes>>(from);
+  const auto bits = __builtin_convertvector(halves, simd::Vector<std::uint32_t, Lanes>) << 16;
+  return simd::load<simd::Vector<float, Lanes>>(&bits);
+}
+
+template <int Lanes>
+[[gnu::always_inline]] inline simd::Vector<double, Lanes> load_double(const BFloat16* from) {
+  const auto wide = widen<Lanes>(from);
+  simd::Vector<double, Lanes> v;
+  for (int k = 0; k < Lanes; ++k) v[k] = static_cast<double>(wide[k]);
+  return v;
+}
+
+template <int Lanes>
+[[gnu::always_inline]] inline simd::Vector<std::uint16_t, Lanes> narrow(const simd::Vector<float, Lanes>& x) {
+  using Bits = simd::Vector<std::uint32_t, Lanes>;
+  const Bits bits = simd::load<Bits>(&x), nearest = bits + 0x7fff + (bits >> 16 & 1), quiet = bits | 0x400000;
+  const Bits rounded = x == x ? nearest : quiet;
+  return __builtin_convertvector(rounded >> 16, simd::Vector<std::uint16_t, Lanes>);
+}
+
+template <int Lanes>
+[[gnu::always_inline]] inline simd::Vector<std::uint16_t, Lanes> narrow(const simd::Vector<double, Lanes>& x) {
+  using Bits = simd::Vector<std::uint32_t, Lanes>;
+  using Mask = simd::Vector<std::int32_t, Lanes>;
+  using V = simd::Vector<double, Lanes>;
+  const auto nearest = __builtin_convertvector(x, simd::Vector<float, Lanes>);
+  const V back = __builtin_convertvector(nearest, V), size = x < 0 ? -x : x, size_back = back < 0 ? -back : back;
+  const Mask away = __builtin_convertvector(size_back > size, Mask), inexact = __builtin_convertvector(back != x, Mask);
+  const Bits bits = (simd::load<Bits>(&nearest) + simd::load<Bits>(&away)) | (simd::load<Bits>(&inexact) & 1);
+  return narrow<Lanes>(simd::load<simd::Vector<float, Lanes>>(&bits));
+}
+
+// Lanes elements of a column as Ts, whatever it is kept in.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline simd::Vector<T, Lanes> load_column(const T* from) {
+  return simd::load<simd::Vector<T, Lanes>>(from);
+}
+template <class T, int Lanes>
+[[gnu::always_inline]] inline simd::Vector<T, Lanes> load_column(const BFloat16* from) {
+  const auto wide = widen<Lanes>(from);
+  if constexpr (std::is_same_v<T, float>) return wide;
+  simd::Vector<T, Lanes> v;
+  for (int k = 0; k < Lanes; ++k) v[k] = static_cast<T>(wide[k]);
   return v;
 }
 
@@ -61,35 +112,35 @@ template <int Lanes, class Term>
   return whole;
 }
 
-template <int Lanes, class T>
-[[gnu::always_inline]] inline double dot(const T* a, const T* b, std::int64_t n) {
+template <int Lanes, class A, class B>
+[[gnu::always_inline]] inline double dot(const A* a, const B* b, std::int64_t n) {
   return sum<Lanes>(n, [=]<int L>(std::int64_t i)
                            __attribute__((always_inline)) { return load_double<L>(a + i) * load_double<L>(b + i); });
 }
 
 // (column, a) and (column, b) of `Count` columns `pitch` apart are added to with_a and with_b: what several sums need
 // is loaded and converted once.
-template <int Lanes, int Count, class T>
-[[gnu::always_inline]] inline void add_dots(const T* columns, std::int64_t pitch, const T* a, const T* b,
+template <int Lanes, int Count, class Column, class T>
+[[gnu::always_inline]] inline void add_dots(const Column* columns, std::int64_t pitch, const Column* a, const T* b,
                                             std::int64_t n, double* with_a, double* with_b) {
   using V = simd::Vector<double, Lanes>;
   V sums_a[Count] = {}, sums_b[Count] = {};
   std::int64_t i = 0;
   for (; i + Lanes <= n; i += Lanes) {
     const V at_a = load_double<Lanes>(a + i), at_b = load_double<Lanes>(b + i);
-#pragma GCC unroll 4
+#pragma GCC unroll 6
     for (int c = 0; c < Count; ++c) {
       const V column = load_double<Lanes>(columns + c * pitch + i);
       sums_a[c] += column * at_a;
       sums_b[c] += column * at_b;
     }
   }
-#pragma GCC unroll 4
+#pragma GCC unroll 6
   for (int c = 0; c < Count; ++c) {
     double total_a = total(sums_a[c]), total_b = total(sums_b[c]);
     for (std::int64_t tail = i; tail < n; ++tail) {
-      const auto column = static_cast<double>(columns[c * pitch + tail]);
-      total_a += column * static_cast<double>(a[tail]);
+      const double column = load_double<1>(columns + c * pitch + tail)[0];
+      total_a += column * load_double<1>(a + tail)[0];
       total_b += column * static_cast<double>(b[tail]);
     }
     with_a[c] += total_a;

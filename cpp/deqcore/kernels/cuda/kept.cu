@@ -4,10 +4,38 @@
 #include "deqcore/kernels/cuda/norms.cuh"
 
 namespace deqcore {
+namespace {
+
+// The n columns of a row, into a row of a handle.
+template <class T, class Element>
+__device__ void save_columns(const SaveRows<T>& k, Element* const* columns, std::int64_t row, int n) {
+  const RowMemory<T>& from = k.memory;
+  for (int which = 0; which < 2; ++which)
+    for (int j = 0; j < n; ++j) {
+      const Element* const column = columns[which] + (row * from.m + j) * from.pitch;
+      Element* const kept = k.to.template column<Element>(row, which, j);
+      for (std::int64_t at = threadIdx.x; at < from.width; at += blockDim.x) kept[at] = column[at];
+    }
+}
+
+// And back.
+template <class T, class Element>
+__device__ void load_columns(const LoadRows<T>& k, Element* const* columns, std::int64_t row, std::int64_t place,
+                             int n) {
+  const RowMemory<T>& to = k.memory;
+  for (int which = 0; which < 2; ++which)
+    for (int j = 0; j < n; ++j) {
+      const Element* const kept = k.from.template column<Element>(place, which, j);
+      Element* const column = columns[which] + (row * to.m + j) * to.pitch;
+      for (std::int64_t at = threadIdx.x; at < to.width; at += blockDim.x) column[at] = kept[at];
+    }
+}
+
+}  // namespace
 
 template <class T>
 void run(CudaQueue& queue, const SaveRows<T>& k) {
-  queue.note("SaveRows", k.rows * 4 * k.memory.m * k.memory.width * sizeof(T));
+  queue.note("SaveRows", k.rows * 4 * k.memory.m * k.memory.column_bytes());
   cuda::for_each_row(queue, "SaveRows", k.rows, k.memory.width, 0, [k] __device__(std::int64_t row) {
     const RowMemory<T>& from = k.memory;
     const std::int32_t depth = from.depth[row];
@@ -21,18 +49,16 @@ void run(CudaQueue& queue, const SaveRows<T>& k) {
         const std::int64_t entry = at / n * from.m + at % n;
         k.to.matrix(row)[entry] = from.matrix[row * from.small + entry];
       }
-    for (int which = 0; which < 2; ++which)
-      for (int j = 0; j < n; ++j) {
-        const T* const column = from.columns[which] + (row * from.m + j) * from.pitch;
-        T* const kept = k.to.column(row, which, j);
-        for (std::int64_t at = threadIdx.x; at < from.width; at += blockDim.x) kept[at] = column[at];
-      }
+    if (from.in_16_bits)
+      save_columns(k, from.columns16, row, n);
+    else
+      save_columns(k, from.columns, row, n);
   });
 }
 
 template <class T>
 void run(CudaQueue& queue, const LoadRows<T>& k) {
-  queue.note("LoadRows", k.rows * 4 * k.memory.m * k.memory.width * sizeof(T));
+  queue.note("LoadRows", k.rows * 4 * k.memory.m * k.memory.column_bytes());
   cuda::for_each_row(queue, "LoadRows", k.rows, k.memory.width, 0, [k] __device__(std::int64_t row) {
     const RowMemory<T>& to = k.memory;
     const std::int64_t place = k.at[row];
@@ -46,12 +72,10 @@ void run(CudaQueue& queue, const LoadRows<T>& k) {
         const std::int64_t entry = at / n * to.m + at % n;
         to.matrix[row * to.small + entry] = k.from.matrix(place)[entry];
       }
-    for (int which = 0; which < 2; ++which)
-      for (int j = 0; j < n; ++j) {
-        const T* const kept = k.from.column(place, which, j);
-        T* const column = to.columns[which] + (row * to.m + j) * to.pitch;
-        for (std::int64_t at = threadIdx.x; at < to.width; at += blockDim.x) column[at] = kept[at];
-      }
+    if (to.in_16_bits)
+      load_columns(k, to.columns16, row, place, n);
+    else
+      load_columns(k, to.columns, row, place, n);
   });
 }
 
