@@ -21,10 +21,10 @@ namespace {
 
 constexpr int most_threads = 1024;
 
-// Waking a thread that sleeps takes 50 to 300 microseconds, which is longer than many a solve. So a worker that waits for
-// the next job spins first: for long if the last job came soon after the one before, as the caller saw it (a worker that
-// wakes too late has seen neither), and else only for a moment. On a machine whose cores are busy jobs come late, and
-// nobody spins.
+// Waking a thread that sleeps takes 50 to 300 microseconds, which is longer than many a solve. So a worker that waits
+// for the next job spins first: for long if the last job came soon after the one before, as the caller saw it (a worker
+// that wakes too late has seen neither), and else only for a moment. On a machine whose cores are busy jobs come late,
+// and nobody spins.
 using Clock = std::chrono::steady_clock;
 constexpr Clock::duration short_wait = std::chrono::microseconds(5), long_wait = std::chrono::microseconds(200);
 

@@ -250,7 +250,8 @@ void Dense<T>::sum_gradients(const CpuQueue& queue, Rows<const T> z, Rows<T> d, 
   const HostBuffer memory((width_ + turned - 1) / turned * turned * z.rows * sizeof(T));
   queue.for_blocks((width_ + turned - 1) / turned, turned * z.rows * sizeof(T) * width_ / 8,
                    [&](std::int64_t first, std::int64_t count) {
-                     for (std::int64_t j = first * turned; j < std::min(width_, (first + count) * turned); j += turned) {
+                     for (std::int64_t j = first * turned; j < std::min(width_, (first + count) * turned);
+                          j += turned) {
                        const std::int64_t height = std::min(turned, width_ - j);
                        const Rows<T> du = dense_rows(static_cast<T*>(memory.data()) + j * z.rows, height, z.rows);
                        for (std::int64_t i = 0; i < z.rows; ++i)

@@ -46,8 +46,7 @@ template <int Height, int Panels>
       std::memcpy(&pair, rows + (i * pairs + k) * 2, sizeof pair);
       const auto both = std::bit_cast<__m512bh>(_mm512_set1_epi32(pair));
 #pragma GCC unroll 4
-      for (int p = 0; p < Panels; ++p)
-        sums[i][p] = _mm512_dpbf16_ps(sums[i][p], std::bit_cast<__m512bh>(w[p]), both);
+      for (int p = 0; p < Panels; ++p) sums[i][p] = _mm512_dpbf16_ps(sums[i][p], std::bit_cast<__m512bh>(w[p]), both);
     }
   }
   for (int i = 0; i < Height; ++i)
@@ -126,10 +125,12 @@ void PackedBfloat16::multiply_panels([[maybe_unused]] const std::uint16_t* x, [[
 #ifdef DEQCORE_HAS_BFLOAT16
   const auto* panels = static_cast<const std::uint16_t*>(panels_.data());
   constexpr std::int64_t cached = 256 * 1024, height = 8;  // as in packed_cpu.cpp
-  const std::int64_t group = std::max<std::int64_t>(4, cached / (panel * pitch() * std::int64_t{sizeof(std::uint16_t)}));
+  const std::int64_t group =
+      std::max<std::int64_t>(4, cached / (panel * pitch() * std::int64_t{sizeof(std::uint16_t)}));
   for (std::int64_t p = first; p < last; p += group)
     for (std::int64_t row = 0; row < which.count; row += height)
-      strip<height>(panels, pairs_, x, y, which, row, std::min(height, which.count - row), p, std::min(last, p + group));
+      strip<height>(panels, pairs_, x, y, which, row, std::min(height, which.count - row), p,
+                    std::min(last, p + group));
 #endif
 }
 

@@ -80,7 +80,8 @@ template <class T, int Bytes, int Height>
   for (; p + wide <= last_panel; p += wide)
     tile<T, Bytes, Height, wide>(panels + p * panel * inputs, inputs, x, y, which, row, p * panel);
   if constexpr (wide > 1)
-    for (; p < last_panel; ++p) tile<T, Bytes, Height, 1>(panels + p * panel * inputs, inputs, x, y, which, row, p * panel);
+    for (; p < last_panel; ++p)
+      tile<T, Bytes, Height, 1>(panels + p * panel * inputs, inputs, x, y, which, row, p * panel);
 }
 
 // to[j][i] = from[i][j] for `rows` x `columns` entries, both at most a panel; the rows of `to` are panels.
@@ -164,7 +165,8 @@ template <class T>
 void PackedMatrix<T>::multiply(Rows<const T> x, Rows<T> y, Positions which, int threads) const {
   constexpr std::int64_t most_rows = 16;  // above, threads share the rows, and each reads all panels
   if (which.count > most_rows) {
-    const std::int64_t pieces = which.count * outputs_ * inputs_ < 200'000 ? 1 : std::min<std::int64_t>(threads, which.count / 8);
+    const std::int64_t pieces =
+        which.count * outputs_ * inputs_ < 200'000 ? 1 : std::min<std::int64_t>(threads, which.count / 8);
     return parallel_for(threads, pieces, [&](std::int64_t i) {
       const std::int64_t first = which.count * i / pieces, last = which.count * (i + 1) / pieces;
       if (which.list)

@@ -5,9 +5,9 @@
 //
 // The error, some 2^-9 |W (z - r)|, shrinks with the steps: what is rounded is a correction. A row's reference moves to
 // its point, at the price of a full product, when the residual has fallen to 2^-6 of the reference's, or grown, where
-// the rounding may exceed a quarter of the residual, and where the residual comes near the row's threshold: so a residual
-// that ends a row as converged is never rounded.
-// Each row decides by its own residuals, and has the same bits whatever its neighbours.
+// the rounding may exceed a quarter of the residual, and where the residual comes near the row's threshold: so a
+// residual that ends a row as converged is never rounded. Each row decides by its own residuals, and has the same bits
+// whatever its neighbours.
 #pragma once
 
 #include <cstdint>
