@@ -63,6 +63,17 @@ int default_threads() {
   return available_cpus();
 }
 
+// A worker that finds itself on the CPU of the caller that it is to help would only take turns with it, and the system
+// may leave the two there for many milliseconds while other CPUs are idle: it asks to run elsewhere, once.
+void leave(int cpu) {
+  cpu_set_t allowed;
+  if (sched_getcpu() != cpu || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  if (CPU_COUNT(&others) == 0) return;
+  if (sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
+}
+
 std::atomic<int> chosen_threads{0};
 
 struct Job {
@@ -117,6 +128,7 @@ class Pool {
     }
     jobs_come_soon_.store(Clock::now() - last_end_ < long_wait, std::memory_order_relaxed);
     const Ending ending{last_end_};
+    caller_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
     job_ = &job;
     gate_.store(0, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);
@@ -144,6 +156,7 @@ class Pool {
       const Clock::duration patience = jobs_come_soon_.load(std::memory_order_relaxed) ? long_wait : short_wait;
       if (!spin(patience, [&] { return generation_.load(std::memory_order_acquire) != seen; }))
         generation_.wait(seen, std::memory_order_acquire);
+      leave(caller_cpu_.load(std::memory_order_relaxed));
       seen = generation_.load(std::memory_order_acquire);
       if (!enter()) continue;
       if (id < job_->threads - 1) job_->work();
@@ -166,6 +179,7 @@ class Pool {
   int workers_ = 0;
   Clock::time_point last_end_;  // of a job
   std::atomic<bool> jobs_come_soon_{false};
+  std::atomic<int> caller_cpu_{-1};
   std::atomic<int> generation_{0};
   std::atomic<std::uint32_t> gate_{closed};  // workers inside the job, and whether it is closed to more
   std::binary_semaphore left_{0};            // released by the last worker that leaves a closed job
