@@ -122,4 +122,8 @@ struct DeviceReport {
   Report report;
 };
 
+struct DeviceOdeReport {
+  OdeReport report;
+};
+
 }  // namespace deqcore::python
