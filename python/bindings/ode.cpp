@@ -90,6 +90,7 @@ void init_ode(nb::module_& m) {
       .value("rk4", OdeMethod::rk4)
       .value("bogacki_shampine", OdeMethod::bogacki_shampine)
       .value("dormand_prince", OdeMethod::dormand_prince);
+  m.def("stage_weights", &stage_weights, nb::arg("method"), nb::arg("stage"));
   nb::enum_<Control>(m, "Control").value("rows", Control::rows).value("batch", Control::batch);
   nb::class_<OdeOptions>(m, "OdeOptions")
       .def(nb::init<>())

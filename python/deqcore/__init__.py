@@ -36,6 +36,7 @@ from ._methods import (
     Phantom,
     Picard,
 )
+from ._ode_gradient import OdeGradients, odeint_adjoint
 from ._ode_methods import RK4, BogackiShampine, DormandPrince, Euler, Midpoint, OdeMethod
 from ._odeint import OdeSolution, odeint
 from ._options import num_threads, set_num_threads
@@ -75,6 +76,7 @@ __all__ = [
     "Neumann",
     "Newton",
     "NewtonKrylov",
+    "OdeGradients",
     "OdeMethod",
     "OdeSolution",
     "Phantom",
@@ -99,6 +101,7 @@ __all__ = [
     "maps",
     "num_threads",
     "odeint",
+    "odeint_adjoint",
     "peaceman_rachford",
     "plan",
     "plot",

@@ -42,6 +42,11 @@ class OdeMethod(Method):
             refuse_unknown(type(self).__name__, unknown, ("steps",))
         object.__setattr__(self, "steps", None if steps is None and self.pair else bounded(steps, "steps"))
 
+    def _weights(self, stage: int) -> list[float]:
+        """a of a stage; for ``stages`` b, of the step."""
+        weights: list[float] = _core.stage_weights(getattr(_core.OdeMethod, self._core_name), stage)
+        return weights
+
     def _native(self) -> Any:
         options = _core.OdeOptions()
         options.method = getattr(_core.OdeMethod, self._core_name)

@@ -50,6 +50,18 @@ void check(const OdeOptions& o) {
 
 }  // namespace
 
+int stages(OdeMethod method) {
+  return tableau_of(method).stages;
+}
+
+std::vector<double> stage_weights(OdeMethod method, int stage) {
+  const Tableau& tableau = tableau_of(method);
+  require(stage >= 0 && stage <= tableau.stages, "stage: ", stage, " given; expected 0 to ", tableau.stages);
+  const bool step = stage == tableau.stages;
+  const double* const weights = step ? tableau.b : tableau.a[stage];
+  return {weights, weights + (step ? tableau.stages : stage)};
+}
+
 template <class Queue, class T>
 struct OdeSolve<Queue, T>::State {
   enum class Phase : std::int8_t { first, probe, stage };

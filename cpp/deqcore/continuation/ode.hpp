@@ -15,6 +15,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "deqcore/base/arena.hpp"
 #include "deqcore/base/ode_report.hpp"
@@ -25,6 +26,11 @@
 namespace deqcore {
 
 enum class OdeMethod : std::int8_t { euler, midpoint, rk4, bogacki_shampine, dormand_prince };
+
+// The tableau of a method: a_(stage, j) for j < stage, and for `stage` equal to stages(method) the weights b_j of the
+// step. c_stage is the sum of a row.
+int stages(OdeMethod method);
+std::vector<double> stage_weights(OdeMethod method, int stage);
 
 // Whose error decides about a step.
 enum class Control : std::int8_t { rows, batch };
