@@ -27,5 +27,6 @@
 #include "deqcore/linear/methods.hpp"
 #include "deqcore/maps/activation.hpp"
 #include "deqcore/maps/dense.hpp"
+#include "deqcore/maps/field.hpp"
 #include "deqcore/newton/methods.hpp"
 #include "deqcore/newton/newton_solve.hpp"

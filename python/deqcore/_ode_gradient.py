@@ -21,6 +21,7 @@ from ._dialogue import State, check_args, check_row_args, check_state, converse
 from ._ode_methods import OdeMethod, resolve_ode_method
 from ._odeint import OdeReport, check_times, complain, ode_options, odeint
 from ._options import keyword_options, refuse_unknown, threads_named
+from .maps import Field
 
 __all__ = ["GRADIENTS", "OdeGradients", "check_gradient_kind", "gradient_bytes", "odeint_adjoint"]
 
@@ -35,9 +36,9 @@ class OdeGradients:
         z0: dL/dz0, of the shape and dtype of z0.
         row_args: what ``vjp`` gives for the condition, integrated: a tuple.
         parameters: the same for what is summed over the rows: a tuple.
-        evaluations: times f was called.
+        evaluations: times f was called; of a native field, for the row that needed most.
         products: times vjp was called.
-        accepted, rejected: steps backward.
+        accepted, rejected: steps backward, of a native field those of the row with most.
         gradient: ``"adjoint"``, ``"solver"`` or ``"frozen"``.
         scratch_bytes: memory held beside the results and what vjp gives: the number of :func:`plan`.
 
@@ -71,8 +72,8 @@ class OdeGradients:
 
 
 def odeint_adjoint(
-    f: Callable[..., Any],
-    vjp: Callable[..., Any],
+    f: Callable[..., Any] | Field,
+    vjp: Callable[..., Any] | None,
     z: Array,
     t: Any,
     g: Array,
@@ -102,8 +103,9 @@ def odeint_adjoint(
     of anything, and cheap.
 
     Args:
-        f: the field, as for :func:`odeint` with ``control="batch"``: t is a float.
-        vjp: its products, called ``vjp(t, z, a, *args, *row_args)`` with a shaped like z; returns three things:
+        f: the field, as for :func:`odeint` with ``control="batch"``: t is a float. Or a :class:`deqcore.maps.Field`,
+            which is differentiated without Python, each row with its own steps; ``parameters`` are those of A1, A2, b2.
+        vjp: None for such a field; else f's products, called ``vjp(t, z, a, *args, *row_args)`` with a shaped like z; returns three things:
             a' dF/dz, like z; a tuple of arrays with a row per row, a' dF/du, where u is what ``row_args`` hold; a tuple
             of arrays summed over the rows, a' dF/dtheta. Either tuple may be empty, and is as long at every call.
         z: the values that :func:`odeint` gave at the times t, ``(times, *z0.shape)``.
@@ -140,9 +142,13 @@ def odeint_adjoint(
     """
     if unknown:
         refuse_unknown("odeint_adjoint", unknown, _OPTIONS)
-    for name, given in (("f", f), ("vjp", vjp)):
-        if not callable(given):
-            raise TypeError(f"{name}: {given!r} given; expected a callable")
+    native = isinstance(f, Field)
+    if not callable(f):
+        raise TypeError(f"f: {f!r} given; expected a callable or a deqcore.maps.Field")
+    if native and vjp is not None:
+        raise ValueError(f"vjp: given with {f!r}; expected None: this field has its own products")
+    if not native and not callable(vjp):
+        raise TypeError(f"vjp: {vjp!r} given; expected a callable")
     check_gradient_kind(gradient)
     times = check_times(t)
     check_args(args, row_args)
@@ -153,7 +159,9 @@ def odeint_adjoint(
     values = door.contiguous(door.inward(z))
     state = check_state(values[-1], "z", door=door)
     cotangents = _cotangents(g, path, state, len(times))
-    check_row_args(row_args, state)
+    condition = f._injection(args, row_args, False, state) if isinstance(f, Field) else None
+    if condition is None:
+        check_row_args(row_args, state)
     chosen = resolve_ode_method(method)
     if gradient == "solver" and chosen.steps is None:
         raise ValueError(
@@ -171,9 +179,12 @@ def odeint_adjoint(
         retire=_core.Retire.off,
     )
     options.look_every = 1  # each step's quadrature is wanted when it is accepted
+    count = threads_named(threads)
+    if isinstance(f, Field):
+        return _natively(f, values, times, cotangents, condition, row_args[0], state, chosen, options, gradient, count)
     sums = _Sums(state, vjp, args, row_args)
     how = _ThroughSolver if gradient == "solver" else partial(_Backward, frozen=gradient == "frozen")
-    back = how(f, sums, chosen, options, threads_named(threads), args, row_args)
+    back = how(f, sums, chosen, options, count, args, row_args)
     a = cotangents[-1].copy()
     for i in range(len(times) - 1, 0, -1):
         a = back.over(times[i - 1], times[i], values[i - 1], values[i], a)
@@ -221,10 +232,53 @@ def _cotangents(g: Any, path: State, state: State, count: int) -> list[Any]:
     return [None] * (count - 1) + [check_state(g, "g", state).block.reshape(state.shape)]
 
 
+def _natively(
+    f: Field,
+    values: Any,
+    times: np.ndarray,
+    cotangents: list[Any],
+    condition: Any,
+    u: Any,
+    state: State,
+    chosen: OdeMethod,
+    options: Any,
+    gradient: str,
+    threads: int,
+) -> OdeGradients:
+    """Interval by interval, each wholly in C++."""
+    a = np.array(cotangents[-1].reshape(state.block.shape))
+    du, gradients = np.zeros_like(condition), f._gradients()
+    kind, evaluations, accepted, rejected = GRADIENTS.index(gradient), 0, 0, 0
+    blocks = values.reshape(len(times), state.rows, state.width)
+    for i in range(len(times) - 1, 0, -1):
+        report = OdeReport(state.door, state.rows)
+        ends = float(times[i - 1]), float(times[i])
+        counts = f._native.differentiate(
+            *(blocks[i - 1], blocks[i], condition, *ends, a, du, *gradients, report.native, options, kind, threads)
+        )
+        complain(report.solution(values, times[[i, i - 1]], counts, chosen, "on", 0, 0), "raise")
+        evaluations += counts.questions
+        accepted += int(report.integers[1].max())
+        rejected += int(report.integers[2].max())
+        if cotangents[i - 1] is not None:
+            a += cotangents[i - 1].reshape(a.shape)
+    return OdeGradients(
+        z0=a.reshape(state.shape),
+        row_args=(du.reshape(u.shape),),
+        parameters=gradients,
+        evaluations=evaluations,
+        products=evaluations,
+        accepted=accepted,
+        rejected=rejected,
+        gradient=gradient,
+        scratch_bytes=f._native.differentiate_bytes(options, kind, state.rows, threads),
+    )
+
+
 class _Sums:
     """The products with dF/dz, and the integrals of those with dF/du and dF/dtheta."""
 
-    def __init__(self, state: State, vjp: Callable[..., Any], args: tuple[Any, ...], row_args: tuple[Any, ...]) -> None:
+    def __init__(self, state: State, vjp: Any, args: tuple[Any, ...], row_args: tuple[Any, ...]) -> None:
         self.state, self.calls = state, 0
         self._vjp, self._after = vjp, (*args, *row_args)
         self.total: tuple[tuple[Any, ...], tuple[Any, ...]] = ((), ())

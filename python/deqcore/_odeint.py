@@ -27,7 +27,7 @@ from ._options import (
 )
 from ._solution import Status
 from .errors import ConvergenceError, ConvergenceWarning
-from .maps import Dense
+from .maps import Dense, Field
 
 __all__ = ["OdeSolution", "check_times", "odeint", "ode_options"]
 
@@ -168,7 +168,7 @@ def ode_options(
 
 
 def odeint(
-    f: Callable[..., Any] | Dense,
+    f: Callable[..., Any] | Dense | Field,
     z0: Array,
     t: Any,
     *,
@@ -204,7 +204,7 @@ def odeint(
             the next call and must not be written; returns an array of its shape and dtype. By rows, t is an array of
             the dtype of z with one time per row of z, shaped to broadcast against it: ``(active, 1, ...)``. Where there
             is one time, with ``control="batch"`` or a z0 of one axis, it is a float; on a GPU always an array. Or a
-            :class:`deqcore.maps.Dense`, which is integrated without Python: dz/dt = f(z).
+            :class:`deqcore.maps.Field` or a :class:`deqcore.maps.Dense`, which are integrated without Python.
         z0: states at t[0], float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
         t: at least two times, rising or falling.
         args, row_args, pass_rows: as for :func:`fixed_point`.
@@ -253,7 +253,7 @@ def odeint(
         check_args(args, row_args)
         check_on_failure(on_failure)
         pass_rows = flag(pass_rows, "pass_rows")
-        native = isinstance(f, Dense)
+        native = isinstance(f, (Dense, Field))
         retire_word, retire_as = retire_named(retire, native or bool(row_args) or pass_rows)
         chosen = resolve_ode_method(method)
         options = ode_options(
@@ -277,7 +277,7 @@ def odeint(
             solution = report.solution(value, times, counts, chosen, retire_word, copies, held)
             return complain(solution, on_failure)
 
-        if isinstance(f, Dense):
+        if isinstance(f, (Dense, Field)):
             injection = f._injection(args, row_args, pass_rows, state, "z0")
             return finish(*f._integrate(state, injection, times, values, report.native, options, count))
         row_data = check_row_args(row_args, state)

@@ -14,11 +14,12 @@ from ._arrays import check_numpy, describe, numpy_door
 from ._dialogue import Setup, State, check_state
 from ._linear import DEFAULT_RTOL
 from ._methods import SHINE, Phantom
+from ._ode_field import Field
 from ._options import keyword_options, refuse_unknown, threads_named
 from ._solution import Solution
 from ._splitting import Monotone
 
-__all__ = ["Dense", "Gradients", "Monotone", "activations"]
+__all__ = ["Dense", "Field", "Gradients", "Monotone", "activations"]
 
 #: The names that :class:`Dense` takes as ``activation``.
 activations: tuple[str, ...] = _core.activations
@@ -393,6 +394,20 @@ class Dense:
             start, injection, setup.result, setup.report.native, scales, method, stop, threads, *history
         )
         return counts, self._solve_bytes(threads, method, stop, setup.state.rows)
+
+    def _integrate(
+        self,
+        state: State,
+        injection: np.ndarray,
+        times: np.ndarray,
+        values: np.ndarray,
+        report: Any,
+        options: Any,
+        threads: int,
+    ) -> tuple[Any, int]:
+        """A whole integration -> (counts, bytes held)."""
+        counts = self._native.integrate(state.block, injection, times, values, report, options, threads)
+        return counts, self._native.integrate_bytes(threads, options, state.rows)
 
     def _solve_linearised(
         self, setup: Setup, injection: np.ndarray, right: np.ndarray, start: np.ndarray | None
