@@ -35,6 +35,7 @@ from ._methods import (
     NewtonKrylov,
     Phantom,
     Picard,
+    SteadyState,
 )
 from ._ode_gradient import OdeGradients, odeint_adjoint
 from ._ode_methods import RK4, BogackiShampine, DormandPrince, Euler, Midpoint, OdeMethod
@@ -87,6 +88,7 @@ __all__ = [
     "Splitting",
     "SplittingAdjoint",
     "Status",
+    "SteadyState",
     "Tolerances",
     "Warm",
     "__version__",

@@ -29,7 +29,7 @@ from ._solution import Status
 from .errors import ConvergenceError, ConvergenceWarning
 from .maps import Dense, Field
 
-__all__ = ["OdeSolution", "check_times", "odeint", "ode_options"]
+__all__ = ["REPORT_BYTES", "OdeReport", "OdeSolution", "check_times", "complain", "integration_bytes", "ode_options", "odeint"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -316,6 +316,15 @@ def _bind(
         spread = door.outward(shaped)
         return lambda z: f(spread, z, *args, *own, **named)
     return lambda z: f(door.outward(shaped.astype(state.dtype)), z, *args, *own, **named)
+
+
+def integration_bytes(chosen: OdeMethod, rows: int, width: int, dtype: Any) -> int:
+    """What an integration of a callable holds beside its values and report."""
+    kind = _core.OdeSolve32 if np.dtype(dtype) == np.float32 else _core.OdeSolve64
+    return int(kind.scratch_bytes(rows, width, chosen._native()))
+
+
+REPORT_BYTES = 1 + 3 * 4 + 8  # per row: status; evaluations, accepted, rejected; reached
 
 
 class OdeReport:

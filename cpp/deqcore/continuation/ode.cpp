@@ -12,10 +12,10 @@
 #include <type_traits>
 
 #include "deqcore/base/shapes.hpp"
-#include "deqcore/continuation/tableau.hpp"
 #include "deqcore/device/queues.hpp"
 #include "deqcore/kernels/retiring.hpp"
 #include "deqcore/kernels/stages.hpp"
+#include "deqcore/kernels/tableau.hpp"
 #include "deqcore/kernels/vector.hpp"
 
 namespace deqcore {
@@ -128,6 +128,7 @@ struct OdeSolve<Queue, T>::State {
                            .relax = options.relax,
                            .weights = {},
                            .c = last ? 1.0 : tableau.c[next],
+                           .asked = asked(),
                            .answer = answer,
                            .z = z,
                            .at = asked(),
@@ -146,6 +147,7 @@ struct OdeSolve<Queue, T>::State {
                              .relax = options.relax,
                              .weights = {1},
                              .c = 1,
+                             .asked = asked(),
                              .answer = {},
                              .z = z,
                              .at = asked(),

@@ -6,7 +6,7 @@
 //     error   = h sum_j e_j K_j, against  atol + rtol max(|z|, |z_next|),  root mean square over the row or the batch
 //     z(t + theta h) = z + h sum_j b_j(theta) K_j,  b_j(theta) = sum_p P_jp theta^(p + 1)    between two steps
 //
-// F is the answer, or with `relax` the answer minus the point asked about. Everything but that point and the answer is
+// "by position", "by row" and "before" are those of kernels/step.hpp. F is the answer, or with `relax` the answer minus the point asked about. Everything but that point and the answer is
 // kept by row: rows that leave move nothing. Where the last stage is the next step's first (FSAL), the two change
 // places.
 #pragma once
@@ -91,6 +91,7 @@ constexpr void begin_step(const StepRules& rules, const OdeStates& s, std::int64
     s.event[row] = StepEvent::failed;
     return;
   }
+  if (rules.first_step > 0) return;
   const double probe = rules.direction() * s.h[row];
   s.h[row] = rules.bounded(probed ? row_math::first_step(probe, f_size, size, rules.order)
                                   : row_math::probe_step(size, f_size, rules.order));
@@ -123,6 +124,19 @@ constexpr void end_step(const StepRules& rules, const OdeStates& s, std::int64_t
   }
   s.report.reached[row] = verdict.t;
   s.h[row] = verdict.h;
+}
+
+// The same of a step in pseudo-time, which ends nothing.
+constexpr void end_pseudo_step(const OdeStates& s, std::int64_t row, std::int32_t order, double measure) {
+  const double error = row_math::square_root(measure), factor = row_math::step_factor(error, order);
+  const bool accepted = error <= 1;
+  s.event[row] = accepted ? StepEvent::accepted : StepEvent::rejected;
+  s.h[row] *= accepted && s.after_rejection[row] && factor > 1 ? 1.0 : accepted || factor < 0.9 ? factor : 0.9;
+  s.after_rejection[row] = accepted ? 0 : 1;
+  if (accepted)
+    s.swapped[row] ^= 1;
+  else
+    s.report.rejected[row] += 1;
 }
 
 // b_j(theta) by the powers of stage j.
@@ -187,9 +201,10 @@ struct PoseStage {
   bool relax;
   double weights[most_stages];
   double c;
-  Rows<const T> answer;  // by position; null: none
+  Rows<const T> asked;   // before: the point that the answer belongs to
+  Rows<const T> answer;  // before; null: none
   Rows<const T> z;       // by row
-  Rows<T> at;            // by position: the point asked about, and the next one
+  Rows<T> at;            // by position: the next point; may be `asked` where no row has left
   double* time;          // by position
   StageBlocks<T> stages;
   OdeStates states;
@@ -231,7 +246,7 @@ struct TakeStep {
   const double* times;
   std::int32_t count;
   double powers[most_stages][most_powers];  // P
-  Rows<const T> at;                         // by position: z_next
+  Rows<const T> at;                         // before: z_next
   Rows<T> z;                                // by row
   Rows<T> values;                           // by row, at the first time
   std::int64_t stride;                      // elements from one requested time to the next
@@ -239,6 +254,38 @@ struct TakeStep {
   OdeStates states;
 };
 DEQCORE_KERNEL(TakeStep);
+
+// Pseudo-time towards a fixed point, where steps need not be accurate but stable: each row at its first step, which is h;
+// its point will be taken.
+template <class T>
+struct BeginPseudo {
+  std::int64_t rows;
+  double h;
+  OdeStates states;
+};
+DEQCORE_KERNEL(BeginPseudo);
+
+// K_last <- F with relax, and the mean square of the error over that of K_0, both times h, times accuracy^-2. So the
+// tolerance falls with the residual.   stages + 2 reads, 1 write
+template <class T>
+struct MeasurePseudo {
+  ActiveRows rows;
+  double accuracy;
+  double errors[most_stages];
+  Rows<const T> answer, at;  // before; at: z_next
+  StageBlocks<T> stages;
+  OdeStates states;
+};
+DEQCORE_KERNEL(MeasurePseudo);
+
+// Accepts or rejects the step of every running row and chooses its next one. No row ends by it.
+template <class T>
+struct JudgePseudo {
+  ActiveRows rows;
+  std::int32_t order;
+  OdeStates states;
+};
+DEQCORE_KERNEL(JudgePseudo);
 
 // Ends every running row with `status`; NaN at the times that were not reached.
 template <class T>

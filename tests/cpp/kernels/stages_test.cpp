@@ -109,6 +109,7 @@ TYPED_TEST(StageKernels, PoseStageIsTheFormula) {
                                .relax = relax,
                                .weights = {},
                                .c = 0.25,
+                               .asked = std::as_const(s.at).view(),
                                .answer = stage < 0 ? Rows<const T>{} : std::as_const(s.answer).view(),
                                .z = std::as_const(s.z).view(),
                                .at = s.at.view(),
@@ -123,7 +124,9 @@ TYPED_TEST(StageKernels, PoseStageIsTheFormula) {
           EXPECT_EQ(s.evaluations[row], 3 + (runs && stage >= 0 ? 1 : 0));
           for (std::int64_t j = 0; j < s.width; ++j) {
             const double value = static_cast<double>(old.answer(row, j)) - (relax ? old.at(row, j) : T(0));
-            if (stage >= 0 && runs) ASSERT_NEAR(s.stage(stage, row, j), value, rounding<T>(std::abs(value)));
+            if (stage >= 0 && runs) {
+              ASSERT_NEAR(s.stage(stage, row, j), value, rounding<T>(std::abs(value)));
+            }
             const double sum = s.sum(stage < 0 ? 7 : stage + 1, weights, row, j);
             ASSERT_NEAR(s.at(row, j), old.z(row, j) + (runs ? old.h[row] * sum : 0), rounding<T>(10));
           }
@@ -359,6 +362,81 @@ TYPED_TEST(StageKernels, JudgeStepByRowsAndByTheBatch) {
         EXPECT_EQ(s.reached[row], old.reached[row] + (accepts ? old.h[row] : 0));
         EXPECT_NEAR(s.h[row], old.h[row] * 0.9 * std::pow(error, -0.2), 1e-12);
       }
+    }
+}
+
+TYPED_TEST(StageKernels, PseudoTimeComparesTheErrorWithTheStep) {
+  using T = typename TypeParam::T;
+  auto queue = TypeParam::make();
+  Random random(307);
+  for (const Shape& shape : shapes()) {
+    DEQCORE_TRACE_SHAPE(shape);
+    Steps<T> s(random, shape, 4, true);
+    MeasurePseudo<T> kernel = {.rows = s.active.view(),
+                               .accuracy = 0.5,
+                               .errors = {},
+                               .answer = std::as_const(s.answer).view(),
+                               .at = std::as_const(s.at).view(),
+                               .stages = s.stages,
+                               .states = s.view()};
+    std::copy_n(weights, 4, kernel.errors);
+    run(queue, kernel);
+    for (std::int64_t row = 0; row < s.rows; ++row) {
+      long double error = 0, slope = 0;
+      for (std::int64_t j = 0; j < s.width; ++j) {
+        ASSERT_NEAR(s.stage(3, row, j), static_cast<double>(s.answer(row, j)) - static_cast<double>(s.at(row, j)),
+                    rounding<T>(10));
+        error += std::pow(s.sum(4, weights, row, j), 2);
+        slope += std::pow(s.stage(0, row, j), 2);
+      }
+      const auto ratio = static_cast<double>(error / slope / 0.25L);
+      EXPECT_NEAR(s.measure[row], ratio, 1e3 * std::numeric_limits<T>::epsilon() * (ratio + 1));
+      s.measure[row] = row % 2 ? 4 : 0.25;
+    }
+    const Steps<T> old = s;
+    run(queue, JudgePseudo<T>{.rows = s.active.view(), .order = 3, .states = s.view()});
+    for (std::int64_t row = 0; row < s.rows; ++row) {
+      EXPECT_EQ(s.event[row], row % 2 ? StepEvent::rejected : StepEvent::accepted);
+      EXPECT_EQ(s.rejected[row], row % 2);
+      EXPECT_EQ(s.swapped[row] != old.swapped[row], row % 2 == 0);
+      EXPECT_NEAR(s.h[row], old.h[row] * 0.9 * std::pow(row % 2 ? 2 : 0.5, -1.0 / 3), 1e-12);
+    }
+    run(queue, BeginPseudo<T>{.rows = s.rows, .h = 0.75, .states = s.view()});
+    EXPECT_EQ(s.h, std::vector<double>(s.rows, 0.75));
+    EXPECT_EQ(s.event, std::vector<StepEvent>(s.rows, StepEvent::accepted));
+  }
+}
+
+// Rows that have left: what is asked and answered stands where it stood before.
+TYPED_TEST(StageKernels, RowsAreFoundWhereTheyStoodBefore) {
+  using T = typename TypeParam::T;
+  auto queue = TypeParam::make();
+  Random random(308);
+  const Shape shape = {6, 33, 1};
+  Steps<T> s(random, shape, 4, true);
+  const ActiveBuffer left = ActiveBuffer::odd_rows_left(6);
+  Block<T> next(3, 33, 2);
+  std::vector<double> time(3);
+  PoseStage<T> kernel = {.rows = left.view(),
+                         .stage = 1,
+                         .relax = true,
+                         .weights = {},
+                         .c = 0,
+                         .asked = std::as_const(s.at).view(),
+                         .answer = std::as_const(s.answer).view(),
+                         .z = std::as_const(s.z).view(),
+                         .at = next.view(),
+                         .time = time.data(),
+                         .stages = s.stages,
+                         .states = s.view()};
+  std::copy_n(weights, most_stages, kernel.weights);
+  run(queue, kernel);
+  for (std::int64_t i = 0; i < 3; ++i)
+    for (std::int64_t j = 0; j < 33; ++j) {
+      const std::int64_t row = 2 * i + 1;
+      ASSERT_NEAR(s.stage(1, row, j), static_cast<double>(s.answer(row, j)) - static_cast<double>(s.at(row, j)),
+                  rounding<T>(10));
+      ASSERT_NEAR(next(i, j), s.z(row, j) + s.h[row] * s.sum(2, weights, row, j), rounding<T>(10));
     }
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #include "deqcore/kernels/cpu/lanes.hpp"
 #include "deqcore/kernels/row_math.hpp"
@@ -39,6 +40,23 @@ template <int Count = 0, class Body>
   if constexpr (Count < most_stages)
     if (count != Count) return with_count<Count + 1>(count, body);
   body(std::integral_constant<int, Count>{});
+}
+
+// F at a point: the answer, or with Relax the answer minus the point.
+template <class V, bool Relax, class T>
+[[gnu::always_inline]] inline V field(const T* answer, const T* at, std::int64_t j) {
+  V value = simd::load<V>(answer + j);
+  if constexpr (Relax) value -= simd::load<V>(at + j);
+  return value;
+}
+
+// body(std::bool_constant<flag>)
+template <class Body>
+[[gnu::always_inline]] inline void with_flag(bool flag, const Body& body) {
+  if (flag)
+    body(std::true_type{});
+  else
+    body(std::false_type{});
 }
 
 template <class V>
@@ -198,17 +216,19 @@ void run(CpuQueue& queue, const PoseStage<T>& k) {
           });
           continue;
         }
-        const T* answer = k.answer[i];
+        const T *answer = k.answer[k.rows.from(i)], *asked = k.asked[k.rows.from(i)];
         T* F = k.stages.at(k.stage, swapped, row);
-        const T own = static_cast<T>(h * k.weights[k.stage]), minus = k.relax ? T(1) : T(0);
-        with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-          constexpr int terms_count = decltype(fixed)::value;
-          lanes::sweep<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-            using V = simd::Vector<T, L>;
-            V value = simd::load<V>(answer + j);
-            if (minus != 0) value -= simd::load<V>(at + j);
-            simd::store(F + j, value);
-            simd::store(at + j, simd::load<V>(z + j) + (sum_of<V, terms_count>(terms, j) + own * value));
+        const T own = static_cast<T>(h * k.weights[k.stage]);
+        with_flag(k.relax, [&](auto flag) __attribute__((always_inline)) {
+          with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
+            constexpr int terms_count = decltype(fixed)::value;
+            constexpr bool relax = decltype(flag)::value;
+            lanes::sweep<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+              using V = simd::Vector<T, L>;
+              const V value = field<V, relax>(answer, asked, j);
+              simd::store(F + j, value);
+              simd::store(at + j, simd::load<V>(z + j) + (sum_of<V, terms_count>(terms, j) + own * value));
+            });
           });
         });
         k.states.report.evaluations[row] += 1;
@@ -240,22 +260,24 @@ void run(CpuQueue& queue, const MeasureStep<T>& k) {
         T* F = k.stages.at(last, swapped, row);
         Terms<T> terms;
         for (int j = 0; j < last; ++j) terms.add(k.stages.at(j, swapped, row), k.errors[j]);
-        const T own = static_cast<T>(k.errors[last]), minus = k.relax ? T(1) : T(0);
+        const T own = static_cast<T>(k.errors[last]);
         const double atol = k.atol, rtol = k.rtol;
         double squares = 0;
-        with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-          constexpr int terms_count = decltype(fixed)::value;
-          squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-            using V = simd::Vector<T, L>;
-            V value = simd::load<V>(answer + j);
-            if (minus != 0) value -= simd::load<V>(at + j);
-            simd::store(F + j, value);
-            const auto error = widened(V(sum_of<V, terms_count>(terms, j) + own * value));
-            auto old = lanes::load_double<L>(z + j), fresh = lanes::load_double<L>(at + j);
-            old = old < 0 ? -old : old;
-            fresh = fresh < 0 ? -fresh : fresh;
-            const auto scaled = error / (atol + rtol * (old > fresh ? old : fresh));
-            return scaled * scaled;
+        with_flag(k.relax, [&](auto flag) __attribute__((always_inline)) {
+          with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
+            constexpr int terms_count = decltype(fixed)::value;
+            constexpr bool relax = decltype(flag)::value;
+            squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+              using V = simd::Vector<T, L>;
+              const V value = field<V, relax>(answer, at, j);
+              simd::store(F + j, value);
+              const auto error = widened(V(sum_of<V, terms_count>(terms, j) + own * value));
+              auto old = lanes::load_double<L>(z + j), fresh = lanes::load_double<L>(at + j);
+              old = old < 0 ? -old : old;
+              fresh = fresh < 0 ? -fresh : fresh;
+              const auto scaled = error / (atol + rtol * (old > fresh ? old : fresh));
+              return scaled * scaled;
+            });
           });
         });
         const double h = k.states.h[row];
@@ -296,10 +318,11 @@ void run(CpuQueue& queue, const TakeStep<T>& k) {
         const OdeStates& s = k.states;
         if (s.event[row] == StepEvent::accepted) {
           T* z = k.z[row];
+          const T* at = k.at[k.rows.from(i)];
           for (std::int32_t time = s.from[row]; time < s.next[row]; ++time) {
             T* value = k.values[row] + time * k.stride;
             if (k.times[time] == s.report.reached[row]) {
-              std::copy_n(k.at[i], width, value);
+              std::copy_n(at, width, value);
               continue;
             }
             Terms<T> terms;
@@ -314,13 +337,73 @@ void run(CpuQueue& queue, const TakeStep<T>& k) {
               });
             });
           }
-          std::copy_n(k.at[i], width, z);
+          std::copy_n(at, width, z);
         }
         if (s.event[row] != StepEvent::none && s.report.status[row] < Status::converged)
           fill_unreached(s, row, k.count, k.values, k.stride);
       }
     });
   });
+}
+
+template <class T>
+void run(CpuQueue& queue, const BeginPseudo<T>& k) {
+  queue.note("BeginPseudo", 0);
+  const OdeStates& s = k.states;
+  for (std::int64_t row = 0; row < k.rows; ++row) {
+    s.report.evaluations[row] = 0;
+    s.report.reached[row] = s.before[row] = s.taken[row] = s.measure[row] = 0;
+    s.h[row] = k.h;
+    s.from[row] = s.next[row] = 0;
+    s.swapped[row] = s.after_rejection[row] = 0;
+    s.event[row] = StepEvent::accepted;
+  }
+}
+
+template <class T>
+void run(CpuQueue& queue, const MeasurePseudo<T>& k) {
+  const std::int64_t width = k.at.width, bytes = (k.stages.stages + 2) * width * sizeof(T);
+  queue.note("MeasurePseudo", k.rows.count * bytes);
+  queue.for_blocks(k.rows.count, bytes, [&](std::int64_t first, std::int64_t count) {
+    at_simd_level([&](auto simd) __attribute__((always_inline)) {
+      constexpr int lanes = lanes::doubles<simd.bytes>;
+      for (std::int64_t i = first; i < first + count; ++i) {
+        const std::int64_t row = k.rows.ids[i];
+        if (!k.states.running(row)) continue;
+        const T *at = k.at[k.rows.from(i)], *answer = k.answer[k.rows.from(i)];
+        const bool swapped = k.states.swapped[row];
+        const int last = k.stages.stages - 1;
+        const T* first_stage = k.stages.at(0, swapped, row);
+        T* F = k.stages.at(last, swapped, row);
+        Terms<T> terms;
+        for (int j = 0; j < last; ++j) terms.add(k.stages.at(j, swapped, row), k.errors[j]);
+        const T own = static_cast<T>(k.errors[last]);
+        double squares = 0;
+        with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
+          constexpr int terms_count = decltype(fixed)::value;
+          squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+            using V = simd::Vector<T, L>;
+            const V value = field<V, true>(answer, at, j);
+            simd::store(F + j, value);
+            const auto error = widened(V(sum_of<V, terms_count>(terms, j) + own * value));
+            return error * error;
+          });
+        });
+        const double slope = lanes::dot<lanes>(first_stage, first_stage, width) * k.accuracy * k.accuracy;
+        k.states.measure[row] = squares == 0 ? 0 : squares / slope;
+      }
+    });
+  });
+}
+
+template <class T>
+void run(CpuQueue& queue, const JudgePseudo<T>& k) {
+  queue.note("JudgePseudo", 0);
+  for (std::int64_t i = 0; i < k.rows.count; ++i) {
+    const std::int64_t row = k.rows.ids[i];
+    k.states.event[row] = StepEvent::none;
+    if (k.states.running(row)) end_pseudo_step(k.states, row, k.order, k.states.measure[row]);
+  }
 }
 
 template <class T>
@@ -342,6 +425,9 @@ DEQCORE_INSTANTIATE_KERNEL(CpuQueue, PoseStage);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, MeasureStep);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, JudgeStep);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, TakeStep);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, BeginPseudo);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, MeasurePseudo);
+DEQCORE_INSTANTIATE_KERNEL(CpuQueue, JudgePseudo);
 DEQCORE_INSTANTIATE_KERNEL(CpuQueue, EndOde);
 
 }  // namespace deqcore

@@ -142,7 +142,8 @@ void run(CudaQueue& queue, const PoseStage<T>& k) {
       terms[n] = used ? k.stages.at(n, swapped, row) : nullptr;
       weights[n] = used ? static_cast<T>(h * k.weights[n]) : T(0);
     }
-    const T* answer = taking ? k.answer[i] : nullptr;
+    const T* answer = taking ? k.answer[k.rows.from(i)] : nullptr;
+    const T* asked = taking ? k.asked[k.rows.from(i)] : nullptr;
     T* F = taking ? k.stages.at(k.stage, swapped, row) : nullptr;
     const T own = taking ? static_cast<T>(h * k.weights[k.stage]) : T(0);
     for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
@@ -155,7 +156,7 @@ void run(CudaQueue& queue, const PoseStage<T>& k) {
       for (int n = 0; n < most_stages; ++n)
         if (terms[n]) sum += weights[n] * terms[n][j];
       if (taking) {
-        const T value = k.relax ? answer[j] - at[j] : answer[j];
+        const T value = k.relax ? answer[j] - asked[j] : answer[j];
         F[j] = value;
         sum += own * value;
       }
@@ -242,7 +243,7 @@ void run(CudaQueue& queue, const TakeStep<T>& k) {
     const std::int64_t row = k.rows.ids[i], width = k.z.width;
     if (s.event[row] == StepEvent::accepted) {
       T* z = k.z[row];
-      const T* at = k.at[i];
+      const T* at = k.at[k.rows.from(i)];
       for (std::int32_t time = s.from[row]; time < s.next[row]; ++time) {
         T* value = k.values[row] + time * k.stride;
         const bool at_end = k.times[time] == s.report.reached[row];
@@ -271,6 +272,60 @@ void run(CudaQueue& queue, const TakeStep<T>& k) {
 }
 
 template <class T>
+void run(CudaQueue& queue, const BeginPseudo<T>& k) {
+  queue.note("BeginPseudo", 0);
+  cuda::for_each_entry(queue, "BeginPseudo", k.rows, [k] __device__(std::int64_t row) {
+    const OdeStates& s = k.states;
+    s.report.evaluations[row] = 0;
+    s.report.reached[row] = s.before[row] = s.taken[row] = s.measure[row] = 0;
+    s.h[row] = k.h;
+    s.from[row] = s.next[row] = 0;
+    s.swapped[row] = s.after_rejection[row] = 0;
+    s.event[row] = StepEvent::accepted;
+  });
+}
+
+template <class T>
+void run(CudaQueue& queue, const MeasurePseudo<T>& k) {
+  queue.note("MeasurePseudo", (k.stages.stages + 2) * k.rows.count * k.at.width * sizeof(T));
+  cuda::for_each_row(queue, "MeasurePseudo", k.rows.count, k.at.width, 2, [k] __device__(std::int64_t i) {
+    const OdeStates& s = k.states;
+    const std::int64_t row = k.rows.ids[i], width = k.at.width;
+    if (!s.running(row)) return;
+    const T *at = k.at[k.rows.from(i)], *answer = k.answer[k.rows.from(i)];
+    const bool swapped = s.swapped[row];
+    const int last = k.stages.stages - 1;
+    const T* first_stage = k.stages.at(0, swapped, row);
+    T* F = k.stages.at(last, swapped, row);
+    double squares[2] = {0, 0};  // of the error, of K_0
+    for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
+      T sum = 0;
+#pragma unroll
+      for (int n = 0; n < most_stages; ++n)
+        if (n < last && k.errors[n] != 0) sum += static_cast<T>(k.errors[n]) * k.stages.at(n, swapped, row)[j];
+      const T value = answer[j] - at[j];
+      const double error = sum + static_cast<T>(k.errors[last]) * value, slope = first_stage[j];
+      F[j] = value;
+      squares[0] += error * error;
+      squares[1] += slope * slope;
+    }
+    cuda::block_sum(squares, cuda::shared_doubles());
+    if (threadIdx.x == 0)
+      s.measure[row] = squares[0] == 0 ? 0 : squares[0] / (squares[1] * k.accuracy * k.accuracy);
+  });
+}
+
+template <class T>
+void run(CudaQueue& queue, const JudgePseudo<T>& k) {
+  queue.note("JudgePseudo", 0);
+  cuda::for_each_entry(queue, "JudgePseudo", k.rows.count, [k] __device__(std::int64_t i) {
+    const std::int64_t row = k.rows.ids[i];
+    k.states.event[row] = StepEvent::none;
+    if (k.states.running(row)) end_pseudo_step(k.states, row, k.order, k.states.measure[row]);
+  });
+}
+
+template <class T>
 void run(CudaQueue& queue, const EndOde<T>& k) {
   queue.note("EndOde", 0);
   cuda::for_each_row(queue, "EndOde", k.rows.count, k.values.width, 0, [k] __device__(std::int64_t i) {
@@ -292,6 +347,9 @@ DEQCORE_INSTANTIATE_KERNEL(CudaQueue, PoseStage);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, MeasureStep);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, JudgeStep);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, TakeStep);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, BeginPseudo);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, MeasurePseudo);
+DEQCORE_INSTANTIATE_KERNEL(CudaQueue, JudgePseudo);
 DEQCORE_INSTANTIATE_KERNEL(CudaQueue, EndOde);
 
 }  // namespace deqcore
