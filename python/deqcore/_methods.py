@@ -284,7 +284,7 @@ class SteadyState(Method):
 
     Args:
         pair: ``"bogacki_shampine"`` or ``"dormand_prince"``. Memory: 7 or 10 states per row.
-        accuracy: largest error of a step, as a share of it, above 0.
+        accuracy: largest error of a step, as a share of it, in (0, 0.2]; beyond that steps are not stable.
         first_step: in the units of t, above 0.
 
     Raises:

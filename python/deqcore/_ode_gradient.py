@@ -187,7 +187,7 @@ def odeint_adjoint(
     back = how(f, sums, chosen, options, count, args, row_args)
     a = cotangents[-1].copy()
     for i in range(len(times) - 1, 0, -1):
-        a = back.over(times[i - 1], times[i], values[i - 1], values[i], a)
+        a = back.over(float(times[i - 1]), float(times[i]), values[i - 1], values[i], a)
         if cotangents[i - 1] is not None:
             a = a + cotangents[i - 1]
     return OdeGradients(

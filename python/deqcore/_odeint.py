@@ -196,8 +196,8 @@ def odeint(
     As one system, the batch has one time and one step, as in most other libraries.
 
     With steps by the error the first step comes from f (two evaluations, the second a probe; Hairer, Norsett and Wanner
-    1993, II.4). Where z0 is not much larger than its tolerance it says nothing about the size of the solution, and f
-    alone decides: a start at zero costs no more than any other. The last evaluation of a step is the first of the next.
+    1993, II.4). Where the tolerance of z0 is the absolute one, z0 says nothing about the size of the solution, and f
+    alone decides: a start at zero wastes no steps. The last evaluation of a step is the first of the next.
 
     Args:
         f: the field, called ``f(t, z, *args, *row_args)`` with z of shape ``(active, ...)``, a view that is valid until

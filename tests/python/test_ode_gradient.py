@@ -250,7 +250,7 @@ def pickle_it(thing):
         ({"vjp": lambda t, z, a, u: (a, a, ())}, TypeError, "a' dF/du"),
         ({"vjp": lambda t, z, a, u: (a, (a[:1],), ())}, ValueError, "expected 2 rows"),
         ({"vjp": lambda t, z, a, u: (a[:1], (), ())}, ValueError, "vjp returned"),
-        ({"z": np.ones((2, 2))}, ValueError, "z: "),
+        ({"z": np.ones(2)}, ValueError, "z: "),
         ({"g": np.ones((3, 2))}, ValueError, "g: "),
         ({"g": np.full((2, 2), np.nan)}, ValueError, "g: "),
         ({"t": [0.0, 1.0, 2.0]}, ValueError, "z: "),

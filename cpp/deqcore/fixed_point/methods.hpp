@@ -45,7 +45,7 @@ struct Broyden {
 struct SteadyState {
   enum class Pair : std::int8_t { bogacki_shampine, dormand_prince };
   Pair pair = Pair::bogacki_shampine;
-  double accuracy = 0.1;    // largest error of a step, as a share of h (f(z) - z), > 0
+  double accuracy = 0.1;    // largest error of a step, as a share of h (f(z) - z), in (0, 0.2]
   double first_step = 1.0;  // > 0; by Euler's method 1 would be a step of Picard's iteration
 };
 

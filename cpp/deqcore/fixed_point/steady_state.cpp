@@ -26,8 +26,8 @@ class SteadyStateRule final : public MethodRule<Queue, T> {
         rows_(rows),
         z_(scratch.take_rows<T>(rows, width)),
         time_(scratch.take<double>(rows)) {
-    require(options.accuracy > 0 && std::isfinite(options.accuracy), "accuracy: ", options.accuracy,
-            " given; expected a finite number > 0");
+    require(options.accuracy > 0 && options.accuracy <= 0.2, "accuracy: ", options.accuracy,
+            " given; expected a number in (0, 0.2]");
     require(options.first_step > 0 && std::isfinite(options.first_step), "first_step: ", options.first_step,
             " given; expected a finite number > 0");
     stages_.stages = tableau_.blocks();

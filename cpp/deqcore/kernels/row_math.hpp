@@ -165,10 +165,10 @@ constexpr double nth_root(double x, std::int32_t n) {
 }
 
 // The first step of an integration (Hairer, Norsett and Wanner 1993, II.4), from the sizes of z and of F against the
-// tolerance: an Euler step as a probe, and then the step. Where z is not much larger than its tolerance it says nothing
-// about the solution, and F alone decides; else integrations from zero would begin with steps of 1e-6.
-constexpr double probe_step(double z_size, double f_size, std::int32_t order) {
-  return z_size < 10 || f_size == 0 ? nth_root(0.01 / f_size, order) : 0.01 * z_size / f_size;
+// tolerance: an Euler step as a probe, and then the step. Where the tolerance of z is the absolute one, z says nothing
+// about the size of the solution, and F alone decides; else integrations from zero would begin with steps of 1e-6.
+constexpr double probe_step(double z_size, double f_size, std::int32_t order, double rtol) {
+  return z_size * rtol < 0.1 || f_size == 0 ? nth_root(0.01 / f_size, order) : 0.01 * z_size / f_size;
 }
 constexpr double first_step(double probe, double f_size, double change, std::int32_t order) {
   const double curvature = change / probe, steepest = f_size > curvature ? f_size : curvature;

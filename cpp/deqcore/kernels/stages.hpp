@@ -94,7 +94,7 @@ constexpr void begin_step(const StepRules& rules, const OdeStates& s, std::int64
   if (rules.first_step > 0) return;
   const double probe = rules.direction() * s.h[row];
   s.h[row] = rules.bounded(probed ? row_math::first_step(probe, f_size, size, rules.order)
-                                  : row_math::probe_step(size, f_size, rules.order));
+                                  : row_math::probe_step(size, f_size, rules.order, rules.rtol));
 }
 
 // After a step whose error has the mean square `measure`, relative to the tolerance.

@@ -448,10 +448,10 @@ TEST(StepMath, NthRootIsTheRoot) {
 
 TEST(StepMath, TheFirstStepFromZeroIsDecidedBySlopeAlone) {
   const double slope = 1e6;  // of F against atol 1e-6
-  EXPECT_NEAR(row_math::probe_step(0, slope, 5), std::pow(0.01 / slope, 0.2), 1e-12);
-  EXPECT_EQ(row_math::probe_step(1e6, slope, 5), 0.01);
-  EXPECT_TRUE(std::isinf(row_math::probe_step(1e6, 0, 5)));
-  EXPECT_GT(row_math::first_step(row_math::probe_step(0, slope, 5), slope, 0, 5), 0.01);
+  EXPECT_NEAR(row_math::probe_step(0, slope, 5, 1e-6), std::pow(0.01 / slope, 0.2), 1e-12);
+  EXPECT_EQ(row_math::probe_step(1e6, slope, 5, 1e-6), 0.01);
+  EXPECT_TRUE(std::isinf(row_math::probe_step(1e6, 0, 5, 1e-6)));
+  EXPECT_GT(row_math::first_step(row_math::probe_step(0, slope, 5, 1e-6), slope, 0, 5), 0.01);
 }
 
 }  // namespace
