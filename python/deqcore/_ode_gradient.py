@@ -458,8 +458,9 @@ class _ThroughSolver:
         points: list[tuple[float, Any]] = []
 
         def recorded(t: Any, at: Any, *after: Any) -> Any:
-            points.append((float(t), door.inward(at).copy()))
-            return self._f(t, at, *after)
+            moment = t if isinstance(t, float) else float(door.inward(t).reshape(-1)[0])
+            points.append((moment, door.inward(at).copy()))
+            return self._f(moment, at, *after)
 
         odeint(
             recorded,

@@ -152,16 +152,16 @@ constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double 
 // x^(1/n) for x >= 0 by Newton's iteration: the same bits on every backend, which pow does not promise.
 constexpr double nth_root(double x, std::int32_t n) {
   if (x == 0) return 0.0;
-  if (x < 1) return 1 / nth_root(1 / x, n);
-  double y = square_root(x);  // above the root for n >= 2, and from there each iterate is smaller
+  const double large = x < 1 ? 1 / x : x;
+  double y = square_root(large);  // above the root for n >= 2, and from there each iterate is smaller
   for (int i = 0; i < 2000; ++i) {
     double power = y;
     for (std::int32_t k = 2; k < n; ++k) power *= y;
-    const double next = y - (y - x / power) / n;
+    const double next = y - (y - large / power) / n;
     if (!(next < y)) break;
     y = next;
   }
-  return y;
+  return x < 1 ? 1 / y : y;
 }
 
 // The first step of an integration (Hairer, Norsett and Wanner 1993, II.4), from the sizes of z and of F against the
