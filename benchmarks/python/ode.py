@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integration of dz/dt = tanh(W z + x) - z, |W|_2 = 0.9: evaluations, errors and times beside other libraries; one stiff
-row among many; memory of gradients.
+"""Integration of dz/dt = tanh(W z + x) - z, |W|_2 = 0.9: evaluations, errors and times beside other libraries; one
+stiff row among many; memory of gradients.
 
 A peer takes part where it is installed: SciPy, torchdiffeq (with torch), diffrax (with jax). All run in turn.
 """
@@ -27,7 +27,7 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def batches(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Must: evaluations within 10 % of diffrax's at no larger error; the native map at most 1.4 times its evaluations."""
+    """Must: evaluations within 10 % of diffrax's, at no larger error; the native map at most 1.4 times its floor."""
     rows, width = (3, 20) if plan.quick else (ROWS, WIDTH)
     rng = np.random.default_rng(0)
     W = rng.standard_normal((width, width))

@@ -234,11 +234,12 @@ void bind_field(nb::module_& m, const char* name) {
           nb::arg("t_later"), nb::arg("a").noconvert(), nb::arg("du").noconvert(), nb::arg("dA1").noconvert(),
           nb::arg("dA2").noconvert(), nb::arg("db2").noconvert(), nb::arg("report"), nb::arg("options"),
           nb::arg("gradient"), nb::arg("threads"))
-      .def("differentiate_bytes",
-           [](const F& self, const OdeOptions& options, int gradient, std::int64_t rows, int threads) {
-             return self.differentiate_bytes(threads, options, static_cast<OdeGradient>(gradient), rows);
-           },
-           nb::arg("options"), nb::arg("gradient"), nb::arg("rows"), nb::arg("threads"));
+      .def(
+          "differentiate_bytes",
+          [](const F& self, const OdeOptions& options, int gradient, std::int64_t rows, int threads) {
+            return self.differentiate_bytes(threads, options, static_cast<OdeGradient>(gradient), rows);
+          },
+          nb::arg("options"), nb::arg("gradient"), nb::arg("rows"), nb::arg("threads"));
 }
 
 }  // namespace

@@ -69,10 +69,9 @@ void bind_cuda([[maybe_unused]] nb::module_& m, [[maybe_unused]] const char* nam
           [](D& self, std::uintptr_t z0, std::uintptr_t times, std::int64_t count, std::uintptr_t values,
              const DeviceOdeReport& report) {
             const Rows<T> block = self.solver().block(0);
-            self.open(self.solver().start(rows_at<const T>(z0, block.rows, block.width),
-                                          reinterpret_cast<const double*>(times), count,
-                                          rows_at<T>(values, block.rows, block.width), block.rows * block.width,
-                                          report.report));
+            self.open(self.solver().start(
+                rows_at<const T>(z0, block.rows, block.width), reinterpret_cast<const double*>(times), count,
+                rows_at<T>(values, block.rows, block.width), block.rows * block.width, report.report));
           },
           nb::arg("z0"), nb::arg("times"), nb::arg("count"), nb::arg("values"), nb::arg("report"))
       .def_static("scratch_bytes", &Solver::scratch_bytes, nb::arg("rows"), nb::arg("width"), nb::arg("options"))

@@ -20,8 +20,8 @@ _CLASSES = {np.dtype(np.float32): _core.Field32, np.dtype(np.float64): _core.Fie
 class Field:
     """The field F(z, u) = A2 a(A1 z + u) + b2 with the condition u, applied to each row: dz/dt = F(z, u).
 
-    Given to :func:`deqcore.odeint` and :func:`deqcore.odeint_adjoint` as ``f``, with ``row_args=(u,)``, it is integrated
-    and differentiated wholly in C++, tile by tile, without the interpreter lock. With d = a'(A1 z + u), y = a(A1 z + u)
+    Given to :func:`deqcore.odeint` and :func:`deqcore.odeint_adjoint` as ``f``, with ``row_args=(u,)``, it is
+    integrated and differentiated wholly in C++, tile by tile, without the interpreter lock. With d = a'(A1 z + u), y = a(A1 z + u)
     and D = d * (A2' c) for a cotangent c of F: c' dF/dz = A1' D, c' dF/du = D, and summed over the rows
     c' dF/dA1 = D z', c' dF/dA2 = c y', c' dF/db2 = c.
 
@@ -42,7 +42,8 @@ class Field:
     Example:
         >>> import numpy as np, deqcore
         >>> rng = np.random.default_rng(0)
-        >>> A1, A2, u = rng.standard_normal((64, 32)) / 8, rng.standard_normal((32, 64)) / 8, rng.standard_normal((5, 64))
+        >>> A1, A2 = rng.standard_normal((64, 32)) / 8, rng.standard_normal((32, 64)) / 8
+        >>> u = rng.standard_normal((5, 64))
         >>> field, z0, times = deqcore.maps.Field(A1, A2), np.zeros((5, 32)), [0.0, 1.0]
         >>> z = deqcore.odeint(field, z0, times, row_args=(u,), method=deqcore.RK4(steps=4)).value
         >>> step = deqcore.odeint_adjoint(field, None, z, times, z[-1], row_args=(u,), method=deqcore.RK4(steps=4))
@@ -50,9 +51,7 @@ class Field:
         ((5, 32), (5, 64), [(64, 32), (32, 64), (32,)])
     """
 
-    def __init__(
-        self, A1: np.ndarray, A2: np.ndarray, b2: np.ndarray | None = None, activation: str = "tanh"
-    ) -> None:
+    def __init__(self, A1: np.ndarray, A2: np.ndarray, b2: np.ndarray | None = None, activation: str = "tanh") -> None:
         """Copy and pack the weights."""
         if not isinstance(activation, str):
             raise TypeError(f"activation: {activation!r} given; expected one of {', '.join(_core.activations)}")
@@ -105,13 +104,13 @@ class Field:
 
     def __repr__(self) -> str:
         """The sizes, activation and dtype."""
-        return (
-            f"Field(width={self.width}, hidden={self.hidden}, activation={self.activation!r}, dtype={self.dtype})"
-        )
+        return f"Field(width={self.width}, hidden={self.hidden}, activation={self.activation!r}, dtype={self.dtype})"
 
     def __reduce__(self) -> Any:
         """Refuse pickling: the weights are packed for this machine."""
-        raise TypeError("Field cannot be pickled: its weights are packed for this machine; pickle them and make it anew")
+        raise TypeError(
+            "Field cannot be pickled: its weights are packed for this machine; pickle them and make it anew"
+        )
 
     def __call__(self, z: np.ndarray, u: np.ndarray, *, threads: int | None = None) -> np.ndarray:
         """Evaluate F(z, u) = A2 a(A1 z + u) + b2.
@@ -149,8 +148,8 @@ class Field:
             a: the cotangent, of the shape and dtype of z.
 
         Returns:
-            ``(a' dF/dz, a' dF/du, (a' dF/dA1, a' dF/dA2, a' dF/db2))``; the second has the shape of u, and is summed over
-            the rows where u is one for all, as the last three are.
+            ``(a' dF/dz, a' dF/du, (a' dF/dA1, a' dF/dA2, a' dF/db2))``; the second has the shape of u, and is summed
+            over the rows where u is one for all, as the last three are.
 
         Raises:
             TypeError, ValueError: as for a call of the field.
@@ -198,12 +197,15 @@ class Field:
             given = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
             raise TypeError(f"row_args: {given} given; expected (u,) for a dense field")
         if state.door is not numpy_door:
-            raise TypeError(f"{what}: a {state.door.name} array given; expected a NumPy array: this field is integrated "
-                            f"on the CPU")
+            raise TypeError(
+                f"{what}: a {state.door.name} array given; expected a NumPy array: this field is integrated on the CPU"
+            )
         if state.dtype != self._dtype:
             raise TypeError(f"{what}: dtype {state.dtype} given; expected {self._dtype}, that of the field's weights")
         if state.width != self._width:
-            raise ValueError(f"{what}: shape {state.shape} given; expected rows of width {self._width}, that of the field")
+            raise ValueError(
+                f"{what}: shape {state.shape} given; expected rows of width {self._width}, that of the field"
+            )
         u = row_args[0]
         check_numpy(u, "u")
         numpy_door.check_floats(u, "u", self._dtype)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradients of an integration: the adjoint with a condition, or back through the steps of the solver.
 
-    a(t) = dL/dz(t)          da/dt = -(dF/dz)' a        dL/dz0    = a(t_0)
-                                                        dL/du     = integral of (dF/du)' a,  u the condition, per row
-                                                        dL/dtheta = integral of (dF/dtheta)' a, summed over the rows
+a(t) = dL/dz(t)          da/dt = -(dF/dz)' a        dL/dz0    = a(t_0)
+                                                    dL/du     = integral of (dF/du)' a,  u the condition, per row
+                                                    dL/dtheta = integral of (dF/dtheta)' a, summed over the rows
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def odeint_adjoint(
     Args:
         f: the field, as for :func:`odeint` with ``control="batch"``: t is a float. Or a :class:`deqcore.maps.Field`,
             which is differentiated without Python, each row with its own steps; ``parameters`` are those of A1, A2, b2.
-        vjp: None for such a field; else f's products, called ``vjp(t, z, a, *args, *row_args)`` with a shaped like z; returns three things:
+        vjp: None for such a field; else f's products, called ``vjp(t, z, a, *args, *row_args)`` with a shaped like z;
+            returns three things:
             a' dF/dz, like z; a tuple of arrays with a row per row, a' dF/du, where u is what ``row_args`` hold; a tuple
             of arrays summed over the rows, a' dF/dtheta. Either tuple may be empty, and is as long at every call.
         z: the values that :func:`odeint` gave at the times t, ``(times, *z0.shape)``.
@@ -228,7 +229,9 @@ def _cotangents(g: Any, path: State, state: State, count: int) -> list[Any]:
     if getattr(g, "shape", None) == path.shape:
         return list(door.contiguous(check_state(g, "g", path).block.reshape(path.shape)))
     if getattr(g, "shape", None) != state.shape:
-        raise ValueError(f"g: {describe(g)} given; expected shape {path.shape}, or {state.shape} for the last time alone")
+        raise ValueError(
+            f"g: {describe(g)} given; expected shape {path.shape}, or {state.shape} for the last time alone"
+        )
     return [None] * (count - 1) + [check_state(g, "g", state).block.reshape(state.shape)]
 
 
@@ -290,7 +293,9 @@ class _Sums:
         self.calls += 1
         answer = self._vjp(t, door.outward(z), door.outward(a), *self._after)
         if not (isinstance(answer, tuple) and len(answer) == 3):
-            raise TypeError(f"vjp returned {describe(answer)}; expected (a' dF/dz, (a' dF/du, ...), (a' dF/dtheta, ...))")
+            raise TypeError(
+                f"vjp returned {describe(answer)}; expected (a' dF/dz, (a' dF/du, ...), (a' dF/dtheta, ...))"
+            )
         for name, part in zip(("a' dF/du", "a' dF/dtheta"), answer[1:], strict=True):
             if not isinstance(part, tuple):
                 raise TypeError(f"vjp returned {describe(part)} for {name}; expected a tuple of arrays")
@@ -305,7 +310,9 @@ class _Sums:
             zeros = [tuple(array * 0 for array in part) for part in sums]
             self.total = (zeros[0], zeros[1])
         elif shapes != self._shapes:
-            raise ValueError(f"vjp returned arrays of shapes {shapes}; expected {self._shapes}, those of its first call")
+            raise ValueError(
+                f"vjp returned arrays of shapes {shapes}; expected {self._shapes}, those of its first call"
+            )
         return door.inward(along), sums
 
     def _array(self, array: Any) -> Any:
@@ -366,7 +373,10 @@ class _Backward:
             steps.settle()
             t = float(moments[0])
             own = door.inward(both)
-            at = door.read_only(own[:, :width].reshape(state.shape)), door.read_only(own[:, width:].reshape(state.shape))
+            at = (
+                door.read_only(own[:, :width].reshape(state.shape)),
+                door.read_only(own[:, width:].reshape(state.shape)),
+            )
             slope = self._f(t, door.outward(at[0]), *self._after)
             self.evaluations += 1
             slope = door.inward(door.accept(slope, state.shape, state.dtype, "f"))
@@ -381,9 +391,7 @@ class _Backward:
         steps.settle()
         self.accepted += int(report.integers[1][0])
         self.rejected += int(report.integers[2][0])
-        complain(
-            report.solution(self._values, times, solver.counts, self._chosen, "off", 0, scratch.nbytes), "raise"
-        )
+        complain(report.solution(self._values, times, solver.counts, self._chosen, "off", 0, scratch.nbytes), "raise")
         return self._values[state.rows :, width:].reshape(state.shape).copy()
 
 

@@ -196,7 +196,12 @@ class DormandPrince(OdeMethod):
 ODE_BY_NAME: dict[str, OdeMethod] = {
     method.name: method for method in (Euler(), Midpoint(), RK4(), BogackiShampine(), DormandPrince())
 }
-_ALIASES = {"dopri5": "dormand_prince", "bosh3": "bogacki_shampine", "RK45": "dormand_prince", "RK23": "bogacki_shampine"}
+_ALIASES = {
+    "dopri5": "dormand_prince",
+    "bosh3": "bogacki_shampine",
+    "RK45": "dormand_prince",
+    "RK23": "bogacki_shampine",
+}
 
 
 def resolve_ode_method(method: Any) -> OdeMethod:
@@ -210,5 +215,7 @@ def resolve_ode_method(method: Any) -> OdeMethod:
             raise ValueError(f"method: {method!r} given; expected one of {names}, or a method object")
         return named
     if not isinstance(method, OdeMethod):
-        raise TypeError(f"method: {method!r} given; expected a method such as deqcore.DormandPrince(), its name, or None")
+        raise TypeError(
+            f"method: {method!r} given; expected a method such as deqcore.DormandPrince(), its name, or None"
+        )
     return method

@@ -29,7 +29,16 @@ from ._solution import Status
 from .errors import ConvergenceError, ConvergenceWarning
 from .maps import Dense, Field
 
-__all__ = ["REPORT_BYTES", "OdeReport", "OdeSolution", "check_times", "complain", "integration_bytes", "ode_options", "odeint"]
+__all__ = [
+    "REPORT_BYTES",
+    "OdeReport",
+    "OdeSolution",
+    "check_times",
+    "complain",
+    "integration_bytes",
+    "ode_options",
+    "odeint",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,8 +106,8 @@ class OdeSolution:
             kinds.append(f"{len(members)} {Status(code).name} (row{'s' if len(members) > 1 else ''} {shown})")
         first = reached[failed][np.argmin(abs(reached[failed] - self.times[0]))]
         return (
-            f"odeint: {len(failed)} of {rows} did not reach t = {self.times[-1]:g}: {'; '.join(kinds)}. The first stopped "
-            f"at t = {first:g}, method {self.method!r}"
+            f"odeint: {len(failed)} of {rows} did not reach t = {self.times[-1]:g}: {'; '.join(kinds)}. The first "
+            f"stopped at t = {first:g}, method {self.method!r}"
         )
 
     def explain(self) -> str:
@@ -113,8 +122,8 @@ class OdeSolution:
         steps, rejected = to_host(self.accepted), to_host(self.rejected)
         lines = [
             self.message + ".",
-            f"Steps per row: {int(steps.min())} to {int(steps.max())}, and {int(rejected.sum())} rejected in all; f was "
-            f"called {self.nfe} times for {self.rows_asked} rows in all.",
+            f"Steps per row: {int(steps.min())} to {int(steps.max())}, and {int(rejected.sum())} rejected in all; f "
+            f"was called {self.nfe} times for {self.rows_asked} rows in all.",
         ]
         status = to_host(self.status)
         lines += [f"{Status(c).name}: {_ADVICE[Status(c)]}." for c in np.unique(status) if Status(c) in _ADVICE]
@@ -192,8 +201,8 @@ def odeint(
 
     A step is accepted when its estimated error e has a root mean square of e / (atol + rtol max(\\|z\\|, \\|z_next\\|))
     of at most 1, over the row, or with ``control="batch"`` over the whole batch. By rows, each row has its own time and
-    its own steps: it costs what it would cost alone, has the same bits as alone, and leaves when it has reached the end.
-    As one system, the batch has one time and one step, as in most other libraries.
+    its own steps: it costs what it would cost alone, has the same bits as alone, and leaves when it has reached the
+    end. As one system, the batch has one time and one step, as in most other libraries.
 
     With steps by the error the first step comes from f (two evaluations, the second a probe; Hairer, Norsett and Wanner
     1993, II.4). Where the tolerance of z0 is the absolute one, z0 says nothing about the size of the solution, and f
@@ -372,7 +381,9 @@ def complain(solution: OdeSolution, on_failure: str) -> OdeSolution:
         )
     ended = np.unique(to_host(solution.status))
     names = ", ".join(Status(code).name for code in ended if code < 0)
-    warnings.warn(f"odeint: rows ended as {names}; see the solution's status and explain()", ConvergenceWarning, stacklevel=4)
+    warnings.warn(
+        f"odeint: rows ended as {names}; see the solution's status and explain()", ConvergenceWarning, stacklevel=4
+    )
     return solution
 
 

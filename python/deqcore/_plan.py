@@ -68,12 +68,12 @@ def plan(
 ) -> Plan:
     """Exactly how much memory :func:`fixed_point` takes on a callable, and the method that keeps within a budget.
 
-    With a method of :func:`odeint` it is the memory of an integration, or of its gradient by :func:`odeint_adjoint`. That
-    of ``"adjoint"`` and ``"frozen"`` does not depend on the number of steps; that of ``"solver"`` grows by the points of
-    every step between two times.
+    With a method of :func:`odeint` it is the memory of an integration, or of its gradient by :func:`odeint_adjoint`.
+    That of ``"adjoint"`` and ``"frozen"`` does not depend on the number of steps; that of ``"solver"`` grows by the
+    points of every step between two times.
 
-    Not counted: what vjp gives; z0, a handle given as ``warm``, what the map makes itself, ``trace=True`` (8 bytes per row and step of
-    ``max_steps``), and copies of answers that are not contiguous.
+    Not counted: z0, a handle given as ``warm``, what the map makes itself and what ``vjp`` gives, ``trace=True`` (8
+    bytes per row and step of ``max_steps``), and copies of answers that are not contiguous.
 
     Args:
         rows: samples in the batch.

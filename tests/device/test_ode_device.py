@@ -16,7 +16,11 @@ ROWS, WIDTH = 7, 30
 @pytest.fixture
 def problem(rng, dtype):
     W = weights(rng, WIDTH, 0.95)
-    return W.astype(dtype), rng.standard_normal((ROWS, WIDTH)).astype(dtype), np.linspace(1, 9, ROWS, dtype=dtype)[:, None]
+    return (
+        W.astype(dtype),
+        rng.standard_normal((ROWS, WIDTH)).astype(dtype),
+        np.linspace(1, 9, ROWS, dtype=dtype)[:, None],
+    )
 
 
 def on_both(cp, problem, **options):
@@ -31,7 +35,9 @@ def on_both(cp, problem, **options):
     return solved
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "bogacki_shampine"}, {"method": RK4(9)}, {"control": "batch"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"method": "bogacki_shampine"}, {"method": RK4(9)}, {"control": "batch"}], ids=str
+)
 def test_integrations_are_those_of_numpy(cp, problem, options):
     host, device = on_both(cp, problem, rtol=1e-3, **options)
     for name in ("value", "status", "evaluations", "accepted", "rejected", "reached"):
@@ -61,8 +67,8 @@ def test_gradients_are_those_of_numpy(cp, problem):
             return D @ W, (D,), (D.T @ z,)
 
         z = odeint(f, xp.zeros(x.shape, x.dtype), [0, 1], row_args=(x,), method=RK4(4), control="batch").value
-        for gradient in ("adjoint", "solver"):
-            found.append(odeint_adjoint(f, vjp, z, [0, 1], x, row_args=(x,), method=RK4(4), gradient=gradient))
+        options = {"row_args": (x,), "method": RK4(4)}
+        found += [odeint_adjoint(f, vjp, z, [0, 1], x, gradient=kind, **options) for kind in ("adjoint", "solver")]
     for host, device in zip(found[:2], found[2:], strict=True):
         for a, b in ((host.z0, device.z0), (host.parameters[0], device.parameters[0])):
             assert isinstance(b, cp.ndarray)
@@ -72,6 +78,10 @@ def test_gradients_are_those_of_numpy(cp, problem):
 def test_a_steady_state_is_found(cp, problem):
     W, x, _ = map(cp.asarray, problem)
     solution = deqcore.fixed_point(
-        lambda z, x: cp.tanh(z @ W.T + x), cp.zeros(x.shape, x.dtype), row_args=(x,), method=SteadyState(), max_steps=800
+        lambda z, x: cp.tanh(z @ W.T + x),
+        cp.zeros(x.shape, x.dtype),
+        row_args=(x,),
+        method=SteadyState(),
+        max_steps=800,
     )
     assert solution.success

@@ -189,9 +189,7 @@ def test_the_plan_is_what_is_held(rng, dtype, gradient, method):
         report = (z.status, z.evaluations, z.accepted, z.rejected, z.reached)
         assert planned.result_bytes == z.value.nbytes + sum(array.nbytes for array in report)
     else:
-        back = odeint_adjoint(
-            p.f, p.vjp, z.value, [0, 0.5, 1], p.z0, row_args=(p.u,), method=method, gradient=gradient
-        )
+        back = odeint_adjoint(p.f, p.vjp, z.value, [0, 0.5, 1], p.z0, row_args=(p.u,), method=method, gradient=gradient)
         assert planned.scratch_bytes == back.scratch_bytes
         assert planned.result_bytes == p.z0.nbytes
 

@@ -77,7 +77,7 @@ def test_a_map_without_a_fixed_point_is_never_called_converged():
         ({"first_step": 0.0}, ValueError, "first_step"),
         ({"first_step": np.inf}, ValueError, "first_step"),
         ({"pair": "rk4"}, ValueError, "pair: 'rk4' given"),
-        ({"acuracy": 0.1}, TypeError, "did you mean 'accuracy'"),
+        ({"accurate": 0.1}, TypeError, "did you mean 'accuracy'"),
     ],
     ids=str,
 )

@@ -237,8 +237,7 @@ Question<T> OdeSolve<Queue, T>::start(Rows<const T> z0, const double* times, std
   s.steps = 0;
   s.stage = 0;
   s.phase = State::Phase::first;
-  run(*s.queue,
-      BeginOde<T>{.rows = s.rows, .rules = s.rules, .states = s.states, .ids = s.retiring.first_ids()});
+  run(*s.queue, BeginOde<T>{.rows = s.rows, .rules = s.rules, .states = s.states, .ids = s.retiring.first_ids()});
   for (const Rows<T>& to : {s.z, values}) run(*s.queue, CopyRows<T>{.from = z0, .to = to});
   if (!s.adaptive) return s.begin_step();
   s.pose(0, {});
@@ -334,11 +333,9 @@ Question<T> OdeSolve<Queue, T>::settle() {
     return s.ask();
   }
   s.steps += 1;
-  run(*s.queue, JudgeStep<T>{.rows = s.active,
-                             .rules = s.rules,
-                             .states = s.states,
-                             .stages = s.stages,
-                             .progress = s.queue->mailbox()});
+  run(*s.queue,
+      JudgeStep<T>{
+          .rows = s.active, .rules = s.rules, .states = s.states, .stages = s.stages, .progress = s.queue->mailbox()});
   run(*s.queue, take);
   if (s.steps % s.options.look_every == 0) {
     s.look();

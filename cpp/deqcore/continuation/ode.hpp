@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// dz/dt = F(t, z) from z0 at times[0] to the last time, one row at a time or the batch as one system, as a dialogue like
-// FixedPoint:
+// dz/dt = F(t, z) from z0 at times[0] to the last time, one row at a time or the batch as one system, as a dialogue
+// like FixedPoint:
 //
 //     OdeSolve<CpuQueue, float> solver(queue, rows, width, {.method = OdeMethod::dormand_prince}, arena);
 //     auto question = solver.start(z0, times, count, values, report);
@@ -37,10 +37,10 @@ enum class Control : std::int8_t { rows, batch };
 
 struct OdeOptions {
   OdeMethod method = OdeMethod::dormand_prince;
-  std::int64_t steps = 0;  // equal ones between two requested times, >= 1; 0: by the error, for pairs only
-  double rtol = 1e-3;      // of the error of a step, at least 4 eps
-  double atol = 1e-6;      // >= 0
-  double first_step = 0;   // > 0; 0: chosen
+  std::int64_t steps = 0;          // equal ones between two requested times, >= 1; 0: by the error, for pairs only
+  double rtol = 1e-3;              // of the error of a step, at least 4 eps
+  double atol = 1e-6;              // >= 0
+  double first_step = 0;           // > 0; 0: chosen
   std::int64_t max_steps = 10000;  // tried per row, where the error chooses them
   Control control = Control::rows;
   bool relax = false;  // dz/dt = answer - z
@@ -82,8 +82,8 @@ class OdeSolve {
   // Takes the answer to the last question (dense, one row per row asked) and poses the next.
   Question<T> advance(Rows<const T> answer);
 
-  // The same in two: absorb says whether something was measured; then, when every tile of the batch has absorbed, settle
-  // judges it and poses the next question.
+  // The same in two: absorb says whether something was measured; then, when every tile of the batch has absorbed,
+  // settle judges it and poses the next question.
   bool absorb(Rows<const T> answer);
   Question<T> settle();
   const Question<T>& question() const;

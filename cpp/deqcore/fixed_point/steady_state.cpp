@@ -4,8 +4,9 @@
 //     Y_s = z + h sum_(j<s) a_sj K_j,      z_next = z + h sum_j b_j K_j
 //     accepted: |h sum_j e_j K_j| <= accuracy |h K_0|
 //
-// The tolerance of a step falls with the residual, so that steps are as long as is stable, and the residual has no floor.
-// All rows are at the same stage; each has its own h. Every point asked about is measured like any other method's.
+// The tolerance of a step falls with the residual, so that steps are as long as is stable, and the residual has no
+// floor. All rows are at the same stage; each has its own h. Every point asked about is measured like any other
+// method's.
 #include <algorithm>
 #include <cmath>
 

@@ -6,9 +6,9 @@
 //     error   = h sum_j e_j K_j, against  atol + rtol max(|z|, |z_next|),  root mean square over the row or the batch
 //     z(t + theta h) = z + h sum_j b_j(theta) K_j,  b_j(theta) = sum_p P_jp theta^(p + 1)    between two steps
 //
-// "by position", "by row" and "before" are those of kernels/step.hpp. F is the answer, or with `relax` the answer minus the point asked about. Everything but that point and the answer is
-// kept by row: rows that leave move nothing. Where the last stage is the next step's first (FSAL), the two change
-// places.
+// "by position", "by row" and "before" are those of kernels/step.hpp. F is the answer, or with `relax` the answer minus
+// the point asked about. Everything but that point and the answer is kept by row: rows that leave move nothing. Where
+// the last stage is the next step's first (FSAL), the two change places.
 #pragma once
 
 #include "deqcore/base/ode_report.hpp"
@@ -25,13 +25,13 @@ enum class StepEvent : std::int8_t { none, rejected, accepted, failed };
 // By row. `report` is the caller's; the rest is scratch.
 struct OdeStates {
   OdeReport report;
-  double* h = nullptr;            // of the step being tried, with the sign of the direction
-  double* taken = nullptr;        // h of the last accepted step
-  double* before = nullptr;       // the time it began at
-  double* measure = nullptr;      // mean square of what was measured last
-  double* slope = nullptr;        // at the start: mean square of F
-  std::int32_t* from = nullptr;   // requested times [from, next) lie in the last accepted step
-  std::int32_t* next = nullptr;   // the first one not reached
+  double* h = nullptr;           // of the step being tried, with the sign of the direction
+  double* taken = nullptr;       // h of the last accepted step
+  double* before = nullptr;      // the time it began at
+  double* measure = nullptr;     // mean square of what was measured last
+  double* slope = nullptr;       // at the start: mean square of F
+  std::int32_t* from = nullptr;  // requested times [from, next) lie in the last accepted step
+  std::int32_t* next = nullptr;  // the first one not reached
   std::int8_t* after_rejection = nullptr;
   std::int8_t* swapped = nullptr;  // whether first and last stage have changed places
   StepEvent* event = nullptr;
@@ -59,7 +59,7 @@ struct StepRules {
   std::int32_t count = 0;         // of them
   std::int32_t substeps = 0;      // fixed steps from one requested time to the next; 0: by the error
   double rtol = 0, atol = 0;
-  double first_step = 0;  // > 0: given
+  double first_step = 0;   // > 0: given
   std::int32_t order = 0;  // the error of a step falls as h^order
   std::int32_t max_steps = 0;
   // Steps of the batch as one system are judged by the mean over all its rows; null: each row by its own.
@@ -211,8 +211,8 @@ struct PoseStage {
 };
 DEQCORE_KERNEL(PoseStage);
 
-// K_last <- F and the mean square of the error against the tolerance; of fixed steps, whose `at` is z_next, only whether
-// that is finite.   stages + 2 reads, 1 write
+// K_last <- F and the mean square of the error against the tolerance; of fixed steps, whose `at` is z_next, only
+// whether that is finite.   stages + 2 reads, 1 write
 template <class T>
 struct MeasureStep {
   ActiveRows rows;
@@ -238,8 +238,8 @@ struct JudgeStep {
 };
 DEQCORE_KERNEL(JudgeStep);
 
-// Of rows that took a step: the values at the requested times inside it, and z <- z_next. Of rows that failed: NaN at the
-// times that were not reached.   2 reads, 1 write, and stages + 1 reads and 1 write per requested time
+// Of rows that took a step: the values at the requested times inside it, and z <- z_next. Of rows that failed: NaN at
+// the times that were not reached.   2 reads, 1 write, and stages + 1 reads and 1 write per requested time
 template <class T>
 struct TakeStep {
   ActiveRows rows;
@@ -255,8 +255,8 @@ struct TakeStep {
 };
 DEQCORE_KERNEL(TakeStep);
 
-// Pseudo-time towards a fixed point, where steps need not be accurate but stable: each row at its first step, which is h;
-// its point will be taken.
+// Pseudo-time towards a fixed point, where steps need not be accurate but stable: each row at its first step, which is
+// h; its point will be taken.
 template <class T>
 struct BeginPseudo {
   std::int64_t rows;

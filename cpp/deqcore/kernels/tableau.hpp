@@ -16,13 +16,14 @@ struct Tableau {
   double a[most_stages][most_stages];
   double b[most_stages];
   double c[most_stages];
-  double e[most_stages];              // of the error
+  double e[most_stages];               // of the error
   double P[most_stages][most_powers];  // of the interpolant
 
   int blocks() const { return embedded ? stages + 1 : stages; }
 };
 
-inline constexpr Tableau euler = {.stages = 1, .embedded = false, .error_order = 0, .a = {}, .b = {1}, .c = {0}, .e = {}, .P = {}};
+inline constexpr Tableau euler = {
+    .stages = 1, .embedded = false, .error_order = 0, .a = {}, .b = {1}, .c = {0}, .e = {}, .P = {}};
 
 inline constexpr Tableau midpoint = {.stages = 2,
                                      .embedded = false,

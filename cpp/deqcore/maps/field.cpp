@@ -84,7 +84,7 @@ struct Field<T>::Weights {
 template <class T>
 struct Field<T>::Sums {
   FieldGradients<T> to;
-  Rows<T> du;         // one row for all, or from the tile's first row on
+  Rows<T> du;  // one row for all, or from the tile's first row on
   OuterProducts<T> in, out;
 
   // weight times the products at one point of row `row` of the tile.
@@ -332,7 +332,8 @@ Counts Field<T>::by_adjoint(Arena scratch, const OdeOptions& options, bool froze
       for (std::int64_t row = 0; row < rows; ++row) {
         const double h = reached[row] - report.reached[row];  // backward
         for (int k = 0; k < inner_stages && report.accepted[row] != accepted[row]; ++k)
-          if (b[k] != 0) sums.add(static_cast<T>(h * b[k]), row, at[k].z[row], at[k].a[row], at[k].y[row], at[k].D[row]);
+          if (b[k] != 0)
+            sums.add(static_cast<T>(h * b[k]), row, at[k].z[row], at[k].a[row], at[k].y[row], at[k].D[row]);
       }
       sums.flush();
       for (std::int64_t row = 0; row < rows; ++row) {
@@ -377,7 +378,8 @@ Counts Field<T>::through_solver(Arena scratch, const OdeOptions& options, Rows<c
       std::fill_n(answers[i], wide, T(0));
     }
     w.in.multiply(question.at, inner.y);
-    for (std::int64_t i = 0; i < rows; ++i) activate(w.activation, w.hidden, u[u.rows == 1 ? 0 : first + i], inner.y[i]);
+    for (std::int64_t i = 0; i < rows; ++i)
+      activate(w.activation, w.hidden, u[u.rows == 1 ? 0 : first + i], inner.y[i]);
     w.out.multiply(inner.y, answers);
     for (std::int64_t i = 0; i < rows; ++i) add_scaled(T(1), w.b2.data(), wide, answers[i]);
     question = solver.advance(answers);
@@ -460,11 +462,11 @@ Counts Field<T>::differentiate(int threads, const OdeOptions& options, OdeGradie
       tiling, tile_bytes(own, gradient, tiling.tallest()),
       [&](Arena scratch, std::int64_t first, std::int64_t count) {
         T* const mine = partial + (first * tiles + rows - 1) / rows * sums_size;
-        Sums sums{.to = partial_gradients(mine),
-                  .du = shared ? dense_rows(mine + 2 * width() * hidden() + width(), 1, hidden())
-                               : du.slice(first, count),
-                  .in = {},
-                  .out = {}};
+        Sums sums{
+            .to = partial_gradients(mine),
+            .du = shared ? dense_rows(mine + 2 * width() * hidden() + width(), 1, hidden()) : du.slice(first, count),
+            .in = {},
+            .out = {}};
         std::fill_n(mine, sums_size, T(0));
         const Rows<T> own_a = a.slice(first, count);
         const OdeReport own_report = report.slice(first);
@@ -494,7 +496,8 @@ std::size_t Field<T>::differentiate_bytes(int threads, const OdeOptions& options
   OdeOptions own = options;
   own.control = Control::rows;
   const std::int64_t tiles = (rows + tile_height - 1) / tile_height;
-  const Tiling tiling = {.rows = rows, .tiles = tiles, .threads = static_cast<int>(std::min<std::int64_t>(threads, tiles))};
+  const Tiling tiling = {
+      .rows = rows, .tiles = tiles, .threads = static_cast<int>(std::min<std::int64_t>(threads, tiles))};
   return tile_bytes(own, gradient, tiling.tallest()) * tiling.threads + tiles * partial_size(true) * sizeof(T);
 }
 

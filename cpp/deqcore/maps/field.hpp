@@ -18,8 +18,8 @@
 
 namespace deqcore {
 
-// Which gradient of an integration: by the exact adjoint; back through the fixed steps of the solver; or with a cotangent
-// that stays as it is.
+// Which gradient of an integration: by the exact adjoint; back through the fixed steps of the solver; or with a
+// cotangent that stays as it is.
 enum class OdeGradient : std::int8_t { adjoint, solver, frozen };
 
 template <class T>

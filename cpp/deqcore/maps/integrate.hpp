@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Private to this folder: an integration of a native field, tile by tile. By rows, each tile goes its own way to the end.
-// As one system, all tiles take every stage together, and judge each step by the numbers of all rows: the same bits
-// whatever the tiles.
+// Private to this folder: an integration of a native field, tile by tile. By rows, each tile goes its own way to the
+// end. As one system, all tiles take every stage together, and judge each step by the numbers of all rows: the same
+// bits whatever the tiles.
 #pragma once
 
 #include <memory>
@@ -40,8 +40,7 @@ std::size_t integrate_bytes(int threads, std::int64_t rows, std::int64_t width, 
                             const OdeOptions& options) {
   const Tiling tiling = integrate_tiling<T>(threads, rows, width, work, flops, options);
   const std::size_t tile = integrate_bytes<T>(tiling.tallest(), width, work, options);
-  return options.control == Control::rows ? tile * tiling.threads
-                                          : tile * tiling.tiles + 2 * rows * sizeof(double);
+  return options.control == Control::rows ? tile * tiling.threads : tile * tiling.tiles + 2 * rows * sizeof(double);
 }
 
 template <class T>
@@ -126,8 +125,7 @@ Counts integrate(int threads, std::int64_t work, std::int64_t flops, const OdeOp
                  const Integration<T>& all, const Evaluate& evaluate, Interrupt* interrupt) {
   const std::int64_t width = all.z0.width;
   const Tiling tiling = integrate_tiling<T>(threads, all.z0.rows, width, work, flops, options);
-  if (options.control == Control::batch)
-    return integrate_together<T>(tiling, work, options, all, evaluate, interrupt);
+  if (options.control == Control::batch) return integrate_together<T>(tiling, work, options, all, evaluate, interrupt);
   Counts total;
   std::mutex adding;
   for_tiles(

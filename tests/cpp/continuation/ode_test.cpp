@@ -76,14 +76,13 @@ Integrated<typename Entry::T> integrate(const FieldOf<typename Entry::T>& field,
   Arena arena = memory.arena();
   Solver solver(queue, rows, width, options, arena);
   const std::int64_t allocations = Entry::allocations(), waits = queue.counts().waits;
-  Question<T> question =
-      solver.start(std::as_const(z0).view(), times.data(), count, dense_rows(out.values.data(), rows, width),
-                   rows * width,
-                   {.status = out.status.data(),
-                    .evaluations = out.evaluations.data(),
-                    .accepted = out.accepted.data(),
-                    .rejected = out.rejected.data(),
-                    .reached = out.reached.data()});
+  Question<T> question = solver.start(std::as_const(z0).view(), times.data(), count,
+                                      dense_rows(out.values.data(), rows, width), rows * width,
+                                      {.status = out.status.data(),
+                                       .evaluations = out.evaluations.data(),
+                                       .accepted = out.accepted.data(),
+                                       .rejected = out.rejected.data(),
+                                       .reached = out.reached.data()});
   while (question) {
     if (stop_after-- == 0) {
       solver.cancel();
@@ -112,8 +111,8 @@ TYPED_TEST(Ode, FixedStepsHaveTheOrderOfTheirMethod) {
   for (int m = 0; m < 5; ++m) {
     std::vector<double> errors;
     for (const std::int64_t steps : {8, 16, 32}) {
-      const auto out = integrate<TypeParam>(decay<T>({1.3, 0.7}), {0, 1}, {0, 0.5, 2},
-                                            {.method = all_methods[m], .steps = steps});
+      const auto out =
+          integrate<TypeParam>(decay<T>({1.3, 0.7}), {0, 1}, {0, 0.5, 2}, {.method = all_methods[m], .steps = steps});
       double error = 0;
       for (std::int64_t row = 0; row < 2; ++row)
         for (std::int64_t j = 0; j < width; ++j)
@@ -137,15 +136,15 @@ TYPED_TEST(Ode, StepsByTheErrorKeepTheTolerance) {
         std::vector<double> times = {0, 0.1, 0.9, 1, 3};
         if (backward) std::reverse(times.begin(), times.end());
         const double rtol = 1e-5;
-        const auto out =
-            integrate<TypeParam>(decay<T>(rates), {0, 1, 2}, times,
-                                 {.method = method, .rtol = rtol, .atol = rtol, .control = control});
+        const auto out = integrate<TypeParam>(decay<T>(rates), {0, 1, 2}, times,
+                                              {.method = method, .rtol = rtol, .atol = rtol, .control = control});
         for (std::size_t time = 0; time < times.size(); ++time)
           for (std::int64_t row = 0; row < 3; ++row)
             for (std::int64_t j = 0; j < width; ++j) {
               const double z0 = static_cast<double>(static_cast<T>(std::cos(1.0 + 2.0 * row + j)));
               const double exact = decayed(rates[row], j, z0, times[0], times[time]);
-              ASSERT_NEAR(out.values[(time * 3 + row) * width + j], exact, 50 * rtol * (1 + std::abs(exact)) * (backward ? 400 : 1));
+              ASSERT_NEAR(out.values[(time * 3 + row) * width + j], exact,
+                          50 * rtol * (1 + std::abs(exact)) * (backward ? 400 : 1));
             }
         EXPECT_EQ(out.reached, std::vector<double>(3, times.back())) << "exactly";
       }
@@ -157,8 +156,9 @@ TYPED_TEST(Ode, ReportsWhatWasCountedAndAllocatesNothing) {
     for (const Control control : {Control::rows, Control::batch})
       for (const Retire retire : {Retire::on, Retire::off}) {
         const bool pair = method >= OdeMethod::bogacki_shampine;
-        const auto out = integrate<TypeParam>(decay<T>({1, 40, 5, 0.1}), {0, 1, 2, 3}, {0, 1},
-                                              {.method = method, .steps = pair ? 0 : 60, .control = control, .retire = retire});
+        const auto out =
+            integrate<TypeParam>(decay<T>({1, 40, 5, 0.1}), {0, 1, 2, 3}, {0, 1},
+                                 {.method = method, .steps = pair ? 0 : 60, .control = control, .retire = retire});
         EXPECT_EQ(out.status, std::vector<Status>(4, Status::finished));
         EXPECT_EQ(out.evaluations, out.calls);
         EXPECT_EQ(out.allocations, 0);

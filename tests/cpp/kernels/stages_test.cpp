@@ -79,8 +79,9 @@ struct Steps {
   StageBlocks<T> stages;
   ActiveBuffer active;
   std::vector<Status> status = std::vector<Status>(rows, Status::running);
-  std::vector<std::int32_t> evaluations = std::vector<std::int32_t>(rows, 3), accepted = std::vector<std::int32_t>(rows),
-                            rejected = accepted, from = std::vector<std::int32_t>(rows, 1), next = from;
+  std::vector<std::int32_t> evaluations = std::vector<std::int32_t>(rows, 3),
+                            accepted = std::vector<std::int32_t>(rows), rejected = accepted,
+                            from = std::vector<std::int32_t>(rows, 1), next = from;
   std::vector<double> reached, h, taken, before, measure, slope;
   std::vector<std::int8_t> after_rejection = std::vector<std::int8_t>(rows), swapped = after_rejection;
   std::vector<StepEvent> event = std::vector<StepEvent>(rows, StepEvent::none);
@@ -188,8 +189,8 @@ TYPED_TEST(StageKernels, MeasureProbeIsTheMeanSquareOfTheChange) {
       for (std::int64_t row = 0; row < s.rows; ++row) {
         long double sum = 0;
         for (std::int64_t j = 0; j < s.width; ++j) {
-          const double change = static_cast<double>(s.answer(row, j)) - (relax ? static_cast<double>(s.at(row, j)) : 0) -
-                                s.stage(0, row, j);
+          const double change = static_cast<double>(s.answer(row, j)) -
+                                (relax ? static_cast<double>(s.at(row, j)) : 0) - s.stage(0, row, j);
           const double scaled = change / (0.02 + 0.1 * std::abs(static_cast<double>(s.z(row, j))));
           sum += scaled * scaled;
         }

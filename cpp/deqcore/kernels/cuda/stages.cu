@@ -310,8 +310,7 @@ void run(CudaQueue& queue, const MeasurePseudo<T>& k) {
       squares[1] += slope * slope;
     }
     cuda::block_sum(squares, cuda::shared_doubles());
-    if (threadIdx.x == 0)
-      s.measure[row] = squares[0] == 0 ? 0 : squares[0] / (squares[1] * k.accuracy * k.accuracy);
+    if (threadIdx.x == 0) s.measure[row] = squares[0] == 0 ? 0 : squares[0] / (squares[1] * k.accuracy * k.accuracy);
   });
 }
 
