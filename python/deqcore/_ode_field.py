@@ -21,8 +21,8 @@ class Field:
     """The field F(z, u) = A2 a(A1 z + u) + b2 with the condition u, applied to each row: dz/dt = F(z, u).
 
     Given to :func:`deqcore.odeint` and :func:`deqcore.odeint_adjoint` as ``f``, with ``row_args=(u,)``, it is
-    integrated and differentiated wholly in C++, tile by tile, without the interpreter lock. With d = a'(A1 z + u), y = a(A1 z + u)
-    and D = d * (A2' c) for a cotangent c of F: c' dF/dz = A1' D, c' dF/du = D, and summed over the rows
+    integrated and differentiated wholly in C++, tile by tile, without the interpreter lock. With d = a'(A1 z + u),
+    y = a(A1 z + u) and D = d * (A2' c) for a cotangent c of F: c' dF/dz = A1' D, c' dF/du = D, and summed over the rows
     c' dF/dA1 = D z', c' dF/dA2 = c y', c' dF/db2 = c.
 
     The weights are copied and packed at construction; new weights make a new field.

@@ -106,9 +106,9 @@ def odeint_adjoint(
         f: the field, as for :func:`odeint` with ``control="batch"``: t is a float. Or a :class:`deqcore.maps.Field`,
             which is differentiated without Python, each row with its own steps; ``parameters`` are those of A1, A2, b2.
         vjp: None for such a field; else f's products, called ``vjp(t, z, a, *args, *row_args)`` with a shaped like z;
-            returns three things:
-            a' dF/dz, like z; a tuple of arrays with a row per row, a' dF/du, where u is what ``row_args`` hold; a tuple
-            of arrays summed over the rows, a' dF/dtheta. Either tuple may be empty, and is as long at every call.
+            returns three things: a' dF/dz, like z; a tuple of arrays with a row per row, a' dF/du, where u is what
+            ``row_args`` hold; a tuple of arrays summed over the rows, a' dF/dtheta. Either tuple may be empty, and is
+            as long at every call.
         z: the values that :func:`odeint` gave at the times t, ``(times, *z0.shape)``.
         t: the times.
         g: dL/dz at the times, of the shape of z; or of the shape of z0: at the last time alone.

@@ -149,14 +149,14 @@ constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double 
   return {s_size > 0 && finite(v_norm) && 1 / s_norm <= most && to_u <= most && -to_u <= most, s_norm, v_norm, to_u};
 }
 
-// x^(1/n) for x >= 0 by Newton's iteration: the same bits on every backend, which pow does not promise.
+// x^(1/n) for x >= 0 and n of 2, 3, 5 by Newton's iteration: the same bits on every backend, which pow does not
+// promise.
 constexpr double nth_root(double x, std::int32_t n) {
   if (x == 0) return 0.0;
   const double large = x < 1 ? 1 / x : x;
   double y = square_root(large);  // above the root for n >= 2, and from there each iterate is smaller
   for (int i = 0; i < 2000; ++i) {
-    double power = y;
-    for (std::int32_t k = 2; k < n; ++k) power *= y;
+    const double square = y * y, power = n == 5 ? square * square : n == 3 ? square : y;
     const double next = y - (y - large / power) / n;
     if (!(next < y)) break;
     y = next;
