@@ -186,6 +186,7 @@ constexpr double step_factor(double error, std::int32_t order) {
 struct StepState {
   double t, h;            // where the step begins and how long it is
   double error;           // relative to the tolerance; of fixed steps 0, or not finite
+  double factor;          // step_factor of it
   std::int32_t accepted;  // steps before this one
   std::int32_t tried;     // the same with those rejected
   std::int32_t next;      // the first requested time not reached
@@ -217,7 +218,7 @@ constexpr StepVerdict judge_step(const StepState& s, const Rules& rules) {
       verdict.h = (rules.times[verdict.next] - to) / rules.substeps;
     return verdict;
   }
-  const double left = end - s.t, factor = step_factor(s.error, rules.order);
+  const double left = end - s.t, factor = s.factor;
   verdict.accepted = s.error <= 1;
   if (verdict.accepted) {
     verdict.t = s.h == left ? end : s.t + s.h;

@@ -311,7 +311,8 @@ void run(CpuQueue& queue, const JudgeStep<T>& k) {
     const std::int64_t row = k.rows.ids[i];
     s.event[row] = StepEvent::none;
     if (!s.running(row)) continue;
-    end_step(k.rules, s, row, k.stages.swaps, batch ? whole : s.measure[row]);
+    const double error = std::sqrt(batch ? whole : s.measure[row]);
+    end_step(k.rules, s, row, k.stages.swaps, error, row_math::step_factor(error, k.rules.order));
     running += s.running(row) ? 1 : 0;
     *s.failed += s.report.status[row] < Status::converged ? 1 : 0;
   }
