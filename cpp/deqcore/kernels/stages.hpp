@@ -98,8 +98,8 @@ constexpr void begin_step(const StepRules& rules, const OdeStates& s, std::int64
 }
 
 // After a step, by its error relative to the tolerance and what that makes of the step.
-constexpr void end_step(const StepRules& rules, const OdeStates& s, std::int64_t row, bool swaps, double error,
-                        double factor) {
+[[gnu::always_inline]] constexpr void end_step(const StepRules& rules, const OdeStates& s, std::int64_t row, bool swaps,
+                                               double error, double factor) {
   const std::int32_t accepted = s.report.accepted[row], rejected = s.report.rejected[row];
   const row_math::StepVerdict verdict = row_math::judge_step({.t = s.report.reached[row],
                                                               .h = s.h[row],
