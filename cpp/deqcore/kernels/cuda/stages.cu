@@ -211,25 +211,31 @@ void run(CudaQueue& queue, const MeasureStep<T>& k) {
   });
 }
 
+// Two launches: roots and judgement together need more registers than a thread has.
 template <class T>
 void run(CudaQueue& queue, const JudgeStep<T>& k) {
   queue.note("JudgeStep", 0);
   const std::int64_t numbers = k.rules.batch_measure ? std::max(k.rules.batch, k.rows.count) : k.rows.count;
-  cuda::in_one_block(queue, "JudgeStep", numbers, 2, [k] __device__() {
+  cuda::in_one_block(queue, "JudgeStep", numbers, 1, [k] __device__() {
     const OdeStates& s = k.states;
     const bool batch = k.rules.batch_measure != nullptr;
     const double whole = batch ? mean_of(k.rules.batch_measure, k.rules.batch) : 0;
-    // a loop of its own, which keeps the registers of the root apart from those of the judgement
     for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
       const std::int64_t row = k.rows.ids[i];
-      s.slope[row] = row_math::step_factor(sqrt(batch ? whole : s.measure[row]), k.rules.order);
+      if (!s.running(row)) continue;
+      const double error = sqrt(batch ? whole : s.measure[row]);
+      s.measure[row] = error;
+      s.slope[row] = row_math::step_factor(error, k.rules.order);
     }
+  });
+  cuda::in_one_block(queue, "JudgeStep", k.rows.count, 2, [k] __device__() {
+    const OdeStates& s = k.states;
     double counts[2] = {0, 0};  // running, failed
     for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
       const std::int64_t row = k.rows.ids[i];
       s.event[row] = StepEvent::none;
       if (!s.running(row)) continue;
-      end_step(k.rules, s, row, k.stages.swaps, sqrt(batch ? whole : s.measure[row]), s.slope[row]);
+      end_step(k.rules, s, row, k.stages.swaps, s.measure[row], s.slope[row]);
       counts[0] += s.running(row) ? 1 : 0;
       counts[1] += s.report.status[row] < Status::converged ? 1 : 0;
     }
