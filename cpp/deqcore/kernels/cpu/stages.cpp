@@ -387,18 +387,21 @@ void run(CpuQueue& queue, const MeasurePseudo<T>& k) {
         Terms<T> terms;
         for (int j = 0; j < last; ++j) terms.add(k.stages.at(j, swapped, row), k.errors[j]);
         const T own = static_cast<T>(k.errors[last]);
-        const double squares =
-            lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-              using V = simd::Vector<T, L>;
-              const V value = field<V, true>(answer, at, j);
-              simd::store(F + j, value);
-              V sums[1];
-              sum_terms(terms, j, sums);
-              const auto error = widened(V(sums[0] + own * value));
-              return error * error;
+        const auto error_at = [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+          using V = simd::Vector<T, L>;
+          const V value = field<V, true>(answer, at, j);
+          simd::store(F + j, value);
+          V sums[1];
+          sum_terms(terms, j, sums);
+          return widened(V(sums[0] + own * value));
+        };
+        const double error = lanes::norm<lanes>(Norm::two, width, error_at);
+        const double slope =
+            lanes::norm<lanes>(Norm::two, width, [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
+              return lanes::load_double<L>(first_stage + j);
             });
-        const double slope = lanes::dot<lanes>(first_stage, first_stage, width) * k.accuracy * k.accuracy;
-        k.states.measure[row] = squares == 0 ? 0 : squares / slope;
+        const double ratio = error == 0 ? 0 : error / slope / k.accuracy;
+        k.states.measure[row] = ratio * ratio;
       }
     });
   });

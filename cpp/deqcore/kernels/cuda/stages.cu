@@ -308,20 +308,22 @@ void run(CudaQueue& queue, const MeasurePseudo<T>& k) {
     const int last = k.stages.stages - 1;
     const T* first_stage = k.stages.at(0, swapped, row);
     T* F = k.stages.at(last, swapped, row);
-    double squares[2] = {0, 0};  // of the error, of K_0
-    for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
-      T sum = 0;
+    double norms[2];  // of the error, of K_0
+    cuda::row_norms(
+        Norm::two, width,
+        [&](std::int64_t j, double* values) {
+          T sum = 0;
 #pragma unroll
-      for (int n = 0; n < most_stages; ++n)
-        if (n < last && k.errors[n] != 0) sum += static_cast<T>(k.errors[n]) * k.stages.at(n, swapped, row)[j];
-      const T value = answer[j] - at[j];
-      const double error = sum + static_cast<T>(k.errors[last]) * value, slope = first_stage[j];
-      F[j] = value;
-      squares[0] += error * error;
-      squares[1] += slope * slope;
-    }
-    cuda::block_sum(squares, cuda::shared_doubles());
-    if (threadIdx.x == 0) s.measure[row] = squares[0] == 0 ? 0 : squares[0] / (squares[1] * k.accuracy * k.accuracy);
+          for (int n = 0; n < most_stages; ++n)
+            if (n < last && k.errors[n] != 0) sum += static_cast<T>(k.errors[n]) * k.stages.at(n, swapped, row)[j];
+          const T value = answer[j] - at[j];
+          F[j] = value;
+          values[0] = sum + static_cast<T>(k.errors[last]) * value;
+          values[1] = first_stage[j];
+        },
+        norms);
+    const double ratio = norms[0] == 0 ? 0 : norms[0] / norms[1] / k.accuracy;
+    if (threadIdx.x == 0) s.measure[row] = ratio * ratio;
   });
 }
 
