@@ -27,6 +27,7 @@ GROUPS = (
     "gradients",
     "streaming",
     "training",
+    "ode",
 )
 CPP = GROUPS[:3]
 ON_REQUEST = ("device", "catalogue")  # needs a GPU and CuPy; takes many minutes

@@ -119,4 +119,8 @@ struct DeviceReport {
   Report report;
 };
 
+struct DeviceOdeReport {
+  OdeReport report;
+};
+
 }  // namespace deqcore::python

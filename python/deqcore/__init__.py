@@ -4,6 +4,7 @@
     fixed_point   find z with f(z) = z, one fixed point per row
     adjoint       differentiate through it: (I - J(z))' u = g
     tangent       the same forward: (I - J(z)) t = dz
+    odeint        integrate dz/dt = f(t, z), each row with its own steps
     linear_solve  A x = b from products with A
     maps.Dense    the map tanh(W z + x) and its relatives, solved wholly in C++
     maps.Monotone a layer with exactly one fixed point, solved by operator splitting
@@ -34,7 +35,11 @@ from ._methods import (
     NewtonKrylov,
     Phantom,
     Picard,
+    SteadyState,
 )
+from ._ode_gradient import OdeGradients, odeint_adjoint
+from ._ode_methods import RK4, BogackiShampine, DormandPrince, Euler, Midpoint, OdeMethod
+from ._odeint import OdeSolution, odeint
 from ._options import num_threads, set_num_threads
 from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
@@ -47,26 +52,34 @@ from .errors import ConvergenceError, ConvergenceWarning, DeviceError
 
 __all__ = [
     "GMRES",
+    "RK4",
     "SHINE",
     "Anderson",
     "AndersonTypeI",
     "Audit",
     "BiCGSTAB",
+    "BogackiShampine",
     "Broyden",
     "ConvergenceError",
     "ConvergenceWarning",
     "DeviceError",
     "Direct",
+    "DormandPrince",
     "ErrorBound",
+    "Euler",
     "Finding",
     "GradientCheck",
     "History",
     "JacobianFree",
     "JacobianPenalty",
     "Method",
+    "Midpoint",
     "Neumann",
     "Newton",
     "NewtonKrylov",
+    "OdeGradients",
+    "OdeMethod",
+    "OdeSolution",
     "Phantom",
     "Picard",
     "Plan",
@@ -75,6 +88,7 @@ __all__ = [
     "Splitting",
     "SplittingAdjoint",
     "Status",
+    "SteadyState",
     "Tolerances",
     "Warm",
     "__version__",
@@ -88,6 +102,8 @@ __all__ = [
     "linear_solve",
     "maps",
     "num_threads",
+    "odeint",
+    "odeint_adjoint",
     "peaceman_rachford",
     "plan",
     "plot",

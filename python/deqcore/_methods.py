@@ -31,6 +31,7 @@ __all__ = [
     "NewtonMethod",
     "Phantom",
     "Picard",
+    "SteadyState",
     "default_steps",
     "native_of",
     "resolve_method",
@@ -40,7 +41,8 @@ __all__ = [
 class Method:
     """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made.
 
-    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`. Newton's methods,
+    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`,
+    :class:`SteadyState`. Newton's methods,
     which also find roots as such: :class:`NewtonKrylov`, :class:`Newton`. Linear methods: :class:`GMRES`,
     :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`,
     :class:`Phantom`, :class:`SHINE`.
@@ -267,6 +269,63 @@ class Broyden(Method):
         options = _core.Broyden()
         options.history, options.growth = self.history, self.growth
         options.full = getattr(_core.Full, self.full)
+        return options
+
+
+@dataclass(frozen=True, init=False)
+class SteadyState(Method):
+    """The continuous equilibrium model: dz/dt = f(z) - z integrated to where it rests, row by row.
+
+    An explicit pair with the error of a step held below ``accuracy`` times the step itself, so that the steps are as
+    long as is stable: 3 evaluations each by the pair of Bogacki and Shampine, 6 by that of Dormand and Prince. A rest
+    point is a fixed point of f, tested like any other, and implicit differentiation is valid there. It needs no
+    contraction, only that the rest point attracts: J - I has its eigenvalues in the left half plane. Where others
+    converge, it takes several times more evaluations than they do. ``rejected`` counts steps given up.
+
+    Args:
+        pair: ``"bogacki_shampine"`` or ``"dormand_prince"``. Memory: 7 or 10 states per row.
+        accuracy: largest error of a step, as a share of it, in (0, 0.2]; beyond that steps are not stable.
+        first_step: in the units of t, above 0.
+
+    Raises:
+        ValueError: a number is outside its range, or ``pair`` is neither.
+        TypeError: a number is of the wrong kind, or an option is unknown.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> steep = lambda z: -5 * z + 6                                  # no contraction: Picard runs away
+        >>> z = deqcore.fixed_point(steep, np.zeros((1, 1)), method=deqcore.SteadyState())
+        >>> z.success, z.value.round(6).tolist()
+        (True, [[1.0]])
+    """
+
+    pair: str
+    accuracy: float
+    first_step: float
+    name: ClassVar[str] = "steady_state"
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point",)
+
+    def __init__(
+        self,
+        *,
+        pair: str = "bogacki_shampine",
+        accuracy: float = 0.1,
+        first_step: float = 1.0,
+        **unknown: NoReturn,
+    ) -> None:
+        if unknown:
+            refuse_unknown("SteadyState", unknown, ("pair", "accuracy", "first_step"))
+        if not isinstance(pair, str) or pair not in ("bogacki_shampine", "dormand_prince"):
+            raise ValueError(f"pair: {pair!r} given; expected 'bogacki_shampine' or 'dormand_prince'")
+        object.__setattr__(self, "pair", pair)
+        object.__setattr__(self, "accuracy", real(accuracy, "accuracy"))
+        object.__setattr__(self, "first_step", real(first_step, "first_step"))
+        _core.FixedPoint64.scratch_bytes(1, 1, self._native(), _core.Stop())
+
+    def _native(self) -> Any:
+        options = _core.SteadyState()
+        options.accuracy, options.first_step = self.accuracy, self.first_step
+        options.pair = getattr(_core.Pair, self.pair)
         return options
 
 
@@ -608,7 +667,7 @@ class SHINE(Approximate):
 BY_NAME: dict[str, Method] = {
     method.name: method
     for method in (
-        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), NewtonKrylov(), Newton()),
+        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), SteadyState(), NewtonKrylov(), Newton()),
         *(GMRES(), BiCGSTAB(), Direct()),
         *(JacobianFree(), Neumann(), Phantom()),
     )

@@ -28,6 +28,7 @@ class Status(IntEnum):
 
     converged = 0  #: the residual is within the tolerance
     approximate = 1  #: approximate by name: nothing was solved, nothing is promised
+    finished = 2  #: an integration has reached the last time
     out_of_steps = -1  #: ``max_steps`` evaluations were not enough
     stalled = -2  #: no more progress, at the rounding noise of the map
     diverged = -3  #: the iterates ran away
@@ -36,6 +37,7 @@ class Status(IntEnum):
     map_failed = -6  #: the map reported a failure
     cancelled = -7  #: the caller stopped the solve
     ill_conditioned = -8  #: the residual is small and the estimated error is not
+    step_underflow = -9  #: no step of an integration is small enough for the tolerance
 
 
 #: What to try, per status.

@@ -129,6 +129,10 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
                {"Broyden", Broyden{.history = 20}},
                {"ShortBroyden", Broyden{.history = 3}},
                {"CompressedBroyden", Broyden{.history = 5, .full = Broyden::Full::compress}}};
+  if constexpr (std::is_same_v<Kind, Forward>) {
+    methods.push_back({"SteadyState", SteadyState{}});
+    methods.push_back({"SteadyStateByDormandPrince", SteadyState{.pair = SteadyState::Pair::dormand_prince}});
+  }
   if constexpr (std::is_same_v<Kind, Backward> || std::is_same_v<Kind, Linear>) {
     methods.push_back({"GMRES", GMRES{}});
     methods.push_back({"ShortGMRES", GMRES{.restart = 3}});
@@ -144,7 +148,8 @@ bool estimates(const Method& method) {
   return std::visit(
       []<class Options>(const Options&) {
         return !std::is_same_v<Options, Picard> && !std::is_same_v<Options, Anderson> &&
-               !std::is_same_v<Options, AndersonTypeI> && !std::is_same_v<Options, Broyden>;
+               !std::is_same_v<Options, AndersonTypeI> && !std::is_same_v<Options, Broyden> &&
+               !std::is_same_v<Options, SteadyState>;
       },
       method);
 }

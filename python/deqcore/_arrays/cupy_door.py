@@ -14,7 +14,13 @@ from . import stream_address
 from .checks import check_answer, check_floats
 
 _REFUSED = -1
-_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve", "newton": "NewtonSolve"}
+_FAMILIES = {
+    "fixed_point": "FixedPoint",
+    "adjoint": "Adjoint",
+    "linear_solve": "LinearSolve",
+    "newton": "NewtonSolve",
+    "ode": "OdeSolve",
+}
 
 
 class CupyDoor:
@@ -114,6 +120,11 @@ class CupyDoor:
         residual, scale = (row.data.ptr for row in reals)
         traced = 0 if trace is None else trace.data.ptr
         return _core.DeviceReport(status.data.ptr, steps, residual, scale, rejected, singular, traced, len(status))
+
+    def native_ode_report(self, status: Any, integers: Any, reached: Any) -> Any:
+        """The same of an integration."""
+        evaluations, accepted, rejected = (row.data.ptr for row in integers)
+        return _core.DeviceOdeReport(status.data.ptr, evaluations, accepted, rejected, reached.data.ptr)
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""

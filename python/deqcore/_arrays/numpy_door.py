@@ -27,6 +27,8 @@ _SOLVERS: dict[tuple[str, Any], Any] = {
     ("adjoint", np.dtype(np.float64)): _core.Adjoint64,
     ("newton", np.dtype(np.float32)): _core.NewtonSolve32,
     ("newton", np.dtype(np.float64)): _core.NewtonSolve64,
+    ("ode", np.dtype(np.float32)): _core.OdeSolve32,
+    ("ode", np.dtype(np.float64)): _core.OdeSolve64,
     ("linear_solve", np.dtype(np.float32)): _core.LinearSolve32,
     ("linear_solve", np.dtype(np.float64)): _core.LinearSolve64,
 }
@@ -94,6 +96,11 @@ def answers(solver: Any, memory: np.ndarray, shape: tuple[int, ...], dtype: Any)
 def native_report(status: np.ndarray, integers: np.ndarray, reals: np.ndarray, trace: np.ndarray | None) -> Any:
     """The report's arrays, as the core takes them: steps, rejected, singular and residual, scale by rows of a block."""
     return _core.Report(status, integers, reals, trace)
+
+
+def native_ode_report(status: np.ndarray, integers: np.ndarray, reached: np.ndarray) -> Any:
+    """The same of an integration: evaluations, accepted and rejected by rows of a block."""
+    return _core.OdeReport(status, integers, reached)
 
 
 def scratch(size: int) -> np.ndarray:
