@@ -57,6 +57,8 @@ class Dialogue {
 
   std::int64_t count() const { return question_.count; }
   bool about_value() const { return question_.kind == Ask::value; }
+  Ask kind() const { return question_.kind; }
+  bool has_time() const { return question_.time != nullptr; }
   std::int64_t offset(const void* inside) const {
     return static_cast<const std::byte*>(inside) - static_cast<const std::byte*>(scratch_);
   }
@@ -83,7 +85,8 @@ class Dialogue {
     const Question<T> before = question_;
     question_ = solver_->advance(dense_rows(answer, before.count, solver_->block(0).width));
     if (!question_) return done;
-    const bool same_kind = (question_.kind == Ask::value) == (before.kind == Ask::value);
+    const auto alike = [&](Ask kind) { return (question_.kind == kind) == (before.kind == kind); };
+    const bool same_kind = alike(Ask::value) && alike(Ask::rate) && (question_.time == nullptr) == (before.time == nullptr);
     return same_kind && question_.count == before.count && question_.rows == before.rows ? flipped : reshaped;
   }
 
