@@ -64,7 +64,8 @@ class Dialogue {
   }
   // Of what is asked about: the point, or the direction of a product.
   std::int64_t question_offset() const {
-    return offset(question_.kind == Ask::value ? question_.at.data : question_.along.data);
+    const bool point = question_.kind == Ask::value || question_.kind == Ask::rate;
+    return offset(point ? question_.at.data : question_.along.data);
   }
   std::int64_t rows_offset() const { return offset(question_.rows); }
   std::int64_t block_offset(int which) const { return offset(solver_->block(which).data); }

@@ -5,6 +5,7 @@
     adjoint       differentiate through it: (I - J(z))' u = g
     tangent       the same forward: (I - J(z)) t = dz
     linear_solve  A x = b from products with A
+    follow        fixed points where nothing else finds them, along a path
     maps.Dense    the map tanh(W z + x) and its relatives, solved wholly in C++
     maps.Monotone a layer with exactly one fixed point, solved by operator splitting
 
@@ -15,6 +16,7 @@ from . import maps, plot
 from ._adjoint import adjoint, tangent
 from ._audit import Audit, Finding, audit
 from ._bounds import ErrorBound, error_bound
+from ._continuation import Davidenko, davidenko, follow
 from ._core import version as __version__
 from ._fixed_point import fixed_point, scratch_bytes
 from ._gradient_check import GradientCheck, check_gradient
@@ -27,6 +29,7 @@ from ._methods import (
     BiCGSTAB,
     Broyden,
     Direct,
+    Homotopy,
     JacobianFree,
     Method,
     Neumann,
@@ -34,8 +37,10 @@ from ._methods import (
     NewtonKrylov,
     Phantom,
     Picard,
+    Tracker,
 )
 from ._options import num_threads, set_num_threads
+from ._path import Path, PathEnd, PathPoints
 from ._plan import Plan, plan
 from ._regularisers import JacobianPenalty, jacobian_penalty, spectral_cap, spectral_radius
 from ._root import root
@@ -55,18 +60,23 @@ __all__ = [
     "Broyden",
     "ConvergenceError",
     "ConvergenceWarning",
+    "Davidenko",
     "DeviceError",
     "Direct",
     "ErrorBound",
     "Finding",
     "GradientCheck",
     "History",
+    "Homotopy",
     "JacobianFree",
     "JacobianPenalty",
     "Method",
     "Neumann",
     "Newton",
     "NewtonKrylov",
+    "Path",
+    "PathEnd",
+    "PathPoints",
     "Phantom",
     "Picard",
     "Plan",
@@ -76,13 +86,16 @@ __all__ = [
     "SplittingAdjoint",
     "Status",
     "Tolerances",
+    "Tracker",
     "Warm",
     "__version__",
     "adjoint",
     "audit",
     "check_gradient",
+    "davidenko",
     "error_bound",
     "fixed_point",
+    "follow",
     "forward_backward",
     "jacobian_penalty",
     "linear_solve",

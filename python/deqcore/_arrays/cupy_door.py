@@ -14,7 +14,9 @@ from . import stream_address
 from .checks import check_answer, check_floats
 
 _REFUSED = -1
-_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve", "newton": "NewtonSolve"}
+_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve", "newton": "NewtonSolve"} | {
+    "continuation": "FollowPath"
+}
 
 
 class CupyDoor:
@@ -114,6 +116,12 @@ class CupyDoor:
         residual, scale = (row.data.ptr for row in reals)
         traced = 0 if trace is None else trace.data.ptr
         return _core.DeviceReport(status.data.ptr, steps, residual, scale, rejected, singular, traced, len(status))
+
+    def native_path(self, integers: Any, lam: Any, record: tuple[Any, ...] | None) -> Any:
+        """The arrays about paths, as the core takes them; ``record``: numbers, kinds, points and components."""
+        addresses = (0,) * 4 if record is None else tuple(array.data.ptr for array in record)
+        capacity, picked = (0, 0) if record is None else (len(record[1]), len(record[3]))
+        return _core.DevicePath(integers.data.ptr, lam.data.ptr, *addresses, len(lam), capacity, picked)
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""
