@@ -81,7 +81,10 @@ struct FollowPath<Queue, T>::State {
     right = scratch.take_rows<T>(rows, width + 1);
     solution = scratch.take_rows<T>(rows, width + 1);
     along = scratch.take_rows<T>(rows, width);
-    if (rules.own()) time = scratch.take<double>(rows);
+    if (rules.own()) {
+      time = scratch.take<double>(rows);
+      order = scratch.take<std::int32_t>(rows);
+    }
     retiring = Retiring<Queue, T>(rows, scratch);
     solving = Retiring<Queue, T>(rows, scratch);
     states = {.report = {},
@@ -105,6 +108,7 @@ struct FollowPath<Queue, T>::State {
               .before = scratch.take<double>(rows),
               .length = scratch.take<double>(rows),
               .size = scratch.take<double>(rows),
+              .extent = scratch.take<double>(rows),
               .best = scratch.take<double>(rows),
               .forcing = scratch.take<double>(rows)};
     linear_report.status = scratch.take<Status>(rows);
@@ -327,9 +331,9 @@ struct FollowPath<Queue, T>::State {
 
   Question<T> finish() {
     if (rules.own() && form.verify) {
-      active = everyone;
+      active = {.ids = order, .count = rows};
       run(*queue, CopyRows<T>{.from = result, .to = at});
-      return ask(About::map, everyone, Ask::value);
+      return ask(About::map, active, Ask::value);
     }
     kind = Ask::done;
     return {};
@@ -354,6 +358,7 @@ struct FollowPath<Queue, T>::State {
   Rows<T> at;              // by position: the points asked about
   Rows<T> along;           // by position: the directions of products
   double* time = nullptr;  // by position: lambda, of an own homotopy
+  std::int32_t* order = nullptr;  // all rows, for the last question about an own homotopy
   Rows<T> difference;      // by position: products by differences
   double* step = nullptr;  // by position: their lengths
   Rows<T> product;         // by position: with the bordered matrix
@@ -368,7 +373,6 @@ struct FollowPath<Queue, T>::State {
   About about = About::point;
   bool moved = true;  // `at` does not hold the points that the next product is about
   Rows<T> result;
-  ActiveRows everyone;
   ActiveRows active;  // rows that run
   ActiveRows asked;   // rows of the open question
   ActiveRows system;  // rows whose linear systems are being solved
@@ -405,7 +409,7 @@ Question<T> FollowPath<Queue, T>::start(Rows<const T> z0, Rows<T> result, const 
   s.states.report = report;
   s.states.path = path;
   s.states.path.record.rows = s.rows;
-  s.active = s.everyone = s.retiring.all();
+  s.active = s.retiring.all();
   s.solving.all();
   s.asked = {};
   s.counts = {};
@@ -414,7 +418,8 @@ Question<T> FollowPath<Queue, T>::start(Rows<const T> z0, Rows<T> result, const 
                              .given_scale = scale,
                              .rules = s.rules,
                              .states = s.states,
-                             .ids = s.retiring.first_ids()});
+                             .ids = s.retiring.first_ids(),
+                             .order = s.order});
   for (const Rows<T>& to : {s.z, s.last, s.base, result}) run(*s.queue, CopyRows<T>{.from = z0, .to = to});
   return s.ask_point();
 }

@@ -66,6 +66,7 @@ struct PathStates {
   double* before = nullptr;  // |r| at the evaluation before
   double* length = nullptr;  // |r|_2
   double* size = nullptr;    // |z|_2
+  double* extent = nullptr;  // what |z| and |H| are compared with on the way: S0, or what the first tangent shows
   double* best = nullptr;    // smallest residual / threshold
   double* forcing = nullptr;
 
@@ -94,7 +95,7 @@ inline constexpr double growth = 1.5;              // of h after an easy step
 inline constexpr std::int32_t easy_arclength = 2;  // corrections of one
 inline constexpr std::int32_t easy_natural = 3;
 inline constexpr std::int32_t end_corrections = 12;  // at lambda = 1
-inline constexpr double correction_forcing = 1e-3;
+inline constexpr double correction_forcing = 1e-5;
 template <class T>
 inline constexpr double tangent_forcing = sizeof(T) == 4 ? 1e-4 : 1e-8;
 inline constexpr double solved_enough = 0.5;  // residual of a linear system, in its right side, that is still of use
@@ -202,7 +203,8 @@ constexpr Status judge_path(const PathStates& s, std::int64_t row, const Limits&
     s.report.residual[row] = g;
     s.fresh[row] = Fresh::best;
   }
-  const double scale = s.report.scale[row], extent = s.size[row] > scale ? s.size[row] : scale;
+  if (measured && first) s.extent[row] = v.scale;
+  const double reference = s.extent[row], extent = s.size[row] > reference ? s.size[row] : reference;
   PathNeed need = PathNeed::correction;
   bool failed = !finite || s.corrections[row] >= (at_end ? path::end_corrections : rules.corrections);
   if (measured && (at_end || first)) {
@@ -215,8 +217,11 @@ constexpr Status judge_path(const PathStates& s, std::int64_t row, const Limits&
     }
   }
   s.before[row] = g;
-  if (!at_end && finite && miss <= rules.tolerance * (extent > 0 ? extent : 1.0)) {
-    if (s.size[row] > rules.blow_up * (scale > 0 ? scale : 1.0)) {
+  // at lambda = 0 the fixed-point homotopy has one zero, so its path never comes back there: this is another curve
+  const bool jumped = along_path(s, rules, row) && rules.kind == HomotopyKind::fixed_point && !(s.lambda[row] > 0);
+  failed = failed || jumped;
+  if (!at_end && finite && !jumped && miss <= rules.tolerance * (extent > 0 ? extent : 1.0)) {
+    if (s.stage[row] == PathStage::track && s.size[row] > rules.blow_up * (reference > 0 ? reference : 1.0)) {
       note_verdict(s, row, PathVerdict::rejected);
       return end_path(s, row, Status::diverged, PathEnd::blow_up);
     }
@@ -277,10 +282,11 @@ constexpr void take_solution(const PathStates& s, const PathRules& rules, std::i
   if (started && sign != s.sign[row]) s.path.folds[row] += 1;
   s.sign[row] = sign;
   s.slope[row] = slope;
+  if (!started && s.extent[row] == 0) s.extent[row] = s.size[row] > length ? s.size[row] : length;
   if (started) {
     s.path.accepted[row] += 1;
-    const double scale = s.report.scale[row] > 0 ? s.report.scale[row] : 1.0;
-    const double most = rules.most_step * (s.size[row] > scale ? s.size[row] / scale : 1.0);
+    const double extent = s.extent[row] > 0 ? s.extent[row] : 1.0;
+    const double most = rules.most_step * (s.size[row] > extent ? s.size[row] / extent : 1.0);
     const double next = path::growth * s.h[row];
     if (s.corrections[row] <= (arclength ? path::easy_arclength : path::easy_natural))
       s.h[row] = next < most ? next : most;
@@ -310,6 +316,7 @@ constexpr void begin_path(const PathStates& s, const PathRules& rules, std::int6
   s.fresh[row] = Fresh::no;
   s.corrections[row] = 0;
   s.h[row] = rules.first_step;
+  s.extent[row] = given_scale ? given_scale[row] : 0.0;
   s.best[row] = s.before[row] = std::numeric_limits<double>::infinity();
 }
 
@@ -378,6 +385,7 @@ struct BeginPath {
   PathRules rules;
   PathStates states;
   std::int32_t* ids;
+  std::int32_t* order;  // the same once more; may be null
 };
 DEQCORE_KERNEL(BeginPath);
 

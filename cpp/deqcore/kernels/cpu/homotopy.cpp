@@ -16,6 +16,7 @@ void run(CpuQueue& queue, const BeginPath<T>& k) {
   for (std::int64_t row = 0; row < k.rows; ++row) {
     begin_path(k.states, k.rules, row, k.given_scale);
     k.ids[row] = static_cast<std::int32_t>(row);
+    if (k.order) k.order[row] = static_cast<std::int32_t>(row);
   }
 }
 
