@@ -27,7 +27,7 @@ namespace deqcore {
 namespace {
 
 template <class T>
-PathRules rules_of(const Homotopy& method, const Stop& stop, std::int64_t width, const HomotopyForm& form) {
+PathRules rules_of(const Homotopy& method, const Stop& stop, std::int64_t width) {
   require(method.first_step >= 0 && method.first_step <= 1e6, "first_step: ", method.first_step,
           " given; expected a number above 0, or none");
   require(method.most_step > 0 && method.most_step <= 1e6, "most_step: ", method.most_step,
@@ -70,7 +70,7 @@ struct FollowPath<Queue, T>::State {
         const HomotopyForm& form_, Arena& scratch)
       : queue(queue_), rows(rows_), width(width_), stop(stop_), limits(resolve<T>(stop)), form(form_) {
     require_batch(rows, width);
-    rules = rules_of<T>(method, stop, width, form);
+    rules = rules_of<T>(method, stop, width);
     at = scratch.take_rows<T>(rows, width);
     z = scratch.take_rows<T>(rows, width);
     last = scratch.take_rows<T>(rows, width);

@@ -249,9 +249,18 @@ constexpr Status judge_path(const PathStates& s, std::int64_t row, const Limits&
   return Status::running;
 }
 
+// Whether the solution of a row's linear system is of use; LU says so by its status alone.
+constexpr bool solved_path(const PathStates& s, const PathRules& rules, const Report& linear, std::int64_t row) {
+  if (!rules.by_products) return linear.status[row] == Status::converged;
+  if (linear.status[row] == Status::not_finite) return false;
+  const double enough = s.need[row] == PathNeed::tangent ? path::tangent_solved_enough : path::solved_enough;
+  return linear.residual[row] <= enough * linear.scale[row];
+}
+
 // After a linear system: what its solution (d, d_lambda), of size `length`, makes of a row.
-constexpr void take_solution(const PathStates& s, const PathRules& rules, std::int64_t row, bool solved, double length,
-                             double d_lambda) {
+constexpr void take_solution(const PathStates& s, const PathRules& rules, std::int64_t row, const Report& linear,
+                             double length, double d_lambda) {
+  const bool solved = solved_path(s, rules, linear, row);
   s.turn[row] = Status::converged;
   s.move[row] = PathMove::stay;
   s.path.solves[row] += 1;
@@ -262,7 +271,7 @@ constexpr void take_solution(const PathStates& s, const PathRules& rules, std::i
   if (!solved || !row_math::finite(length)) {
     s.report.singular[row] += 1;
     note_verdict(s, row, PathVerdict::rejected);
-    retreat(s, rules, row, true);
+    retreat(s, rules, row, linear.status[row] != Status::not_finite);
     return;
   }
   if (s.need[row] == PathNeed::correction) {
@@ -354,14 +363,6 @@ constexpr double rate_step(double lambda) {
 template <class T>
 constexpr T difference_in_rate(T answer, T r, double step) {
   return static_cast<T>((static_cast<double>(answer) + static_cast<double>(r)) / step);
-}
-
-// Whether the solution of a row's linear system is of use; LU says so by its status alone.
-constexpr bool solved_path(const PathStates& s, const PathRules& rules, const Report& linear, std::int64_t row) {
-  if (!rules.by_products) return linear.status[row] == Status::converged;
-  if (linear.status[row] == Status::not_finite) return false;
-  const double enough = s.need[row] == PathNeed::tangent ? path::tangent_solved_enough : path::solved_enough;
-  return linear.residual[row] <= enough * linear.scale[row];
 }
 
 // An evaluation or a product that is about a linear system.
@@ -481,8 +482,8 @@ struct KeepBordered {
 };
 DEQCORE_KERNEL(KeepBordered);
 
-// The last column; the matrices are factored by partial pivoting, and solution = matrix^-1 right. `singular` says
-// where there is none.   2/3 (width + 1)^3 flops
+// The last column; the matrices are factored by partial pivoting, and solution = matrix^-1 right. `solved` is converged,
+// or says why there is none.   2/3 (width + 1)^3 flops
 template <class T>
 struct FactorBordered {
   ActiveRows rows;

@@ -214,7 +214,7 @@ void run(CpuQueue& queue, const FactorBordered<T>& k) {
       for (std::int64_t at = 0; at < m * m; ++at) finite = finite && std::isfinite(A[at]);
       const double tiny = static_cast<double>(m) * std::numeric_limits<double>::epsilon();
       const bool regular = finite && lu::factor(A, pivot, m, tiny);
-      k.solved[row] = regular ? Status::converged : Status::breakdown;
+      k.solved[row] = !finite ? Status::not_finite : regular ? Status::converged : Status::breakdown;
       if (!regular) continue;
       lu::solve(A, pivot, m, static_cast<const T*>(k.right[row]), work);
       for (std::int64_t j = 0; j < m; ++j) k.solution[row][j] = static_cast<T>(work[j]);
@@ -274,7 +274,7 @@ void run(CpuQueue& queue, const StepPath<T>& k) {
             lanes::norm<lanes>(Norm::two, width + 1, [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
               return lanes::load_double<L>(d + j);
             });
-        take_solution(s, k.rules, row, solved_path(s, k.rules, k.linear, row), length, static_cast<double>(d[width]));
+        take_solution(s, k.rules, row, k.linear, length, static_cast<double>(d[width]));
         const PathMove move = s.move[row];
         const double h = s.h[row];
         s.move[row] = PathMove::stay;
