@@ -157,21 +157,26 @@ WORK = {
 
 
 def lines_of_the_pictures() -> Iterator[dict[str, Any]]:
-    """One path with two folds or more, all its evaluations; medians of the best residual so far, against work."""
+    """One path with its folds, all its evaluations; residuals and rows solved against work."""
     problems = draw(50, 4.0, DRAWS)
-    found = solve("arclength", problems)
+    found = solve("arclength", problems, record=True)
     assert found.path is not None
-    folds, accepted = found.path.folds, found.path.accepted
-    row = min(np.flatnonzero((folds >= 2) & (folds <= 4)), key=lambda row: (accepted[row], row))
-    one = Problems(*(array[row : row + 1] for array in (problems.W, problems.b, problems.z0)))
-    path = solve("arclength", one, record=True).path
-    assert path is not None
-    points = path.points(0)
-    moved = points.z[points.accepted]
-    component = int(np.argmax(moved.max(axis=0) - moved.min(axis=0)))
+
+    def back(row: int) -> float:  # how far a path goes back in lambda, if it is one for a picture
+        points = found.path.points(row)
+        lam = points.lam[points.accepted]
+        shown = 2 <= found.path.folds[row] <= 4 and len(lam) < 120
+        return -float(np.minimum(np.diff(lam[lam <= 1]), 0).sum()) if shown else 0.0
+
+    row = max(range(DRAWS), key=back)
+    points = found.path.points(row)
+    turning = points.z[points.accepted & (points.lam > 0.3)]
+    component = int(np.argmax(np.abs(np.diff(turning, axis=0)).sum(axis=0)))
     yield {
-        "picture": "path", "n": 50, "gain": 4.0, "row": int(row), "component": component, "folds": int(path.folds[0]),
-        "lam": points.lam.round(6).tolist(), "z": points.z[:, component].round(6).tolist(),
+        "picture": "path", "n": 50, "gain": 4.0, "row": row, "component": component,
+        "folds": int(found.path.folds[row]), "lam": points.lam.round(6).tolist(),
+        "z": points.z[:, component].round(6).tolist(),
+        "slope": [None if np.isnan(slope) else round(float(slope), 6) for slope in points.slope],
         "corrections": points.corrections.tolist(), "stage": points.stage.tolist(),
         "accepted": points.accepted.tolist(), "rejected": points.rejected.tolist(),
     }  # fmt: skip
@@ -183,68 +188,75 @@ def lines_of_the_pictures() -> Iterator[dict[str, Any]]:
             solution = deqcore.follow(f, problems.z0, jvp=jvp, tracker=tracker, max_steps=60000, **shared)
         else:
             shared |= {"method": deqcore.Newton(descent=False), "jvp": jvp} if name == "newton" else {"method": name}
-            solution = deqcore.fixed_point(f, problems.z0, max_steps=10000, **shared)
-        trace = np.where(np.isnan(solution.trace), np.inf, solution.trace)
-        best = np.minimum.accumulate(trace, axis=0)
+            solution = deqcore.fixed_point(f, problems.z0, max_steps=60000, **shared)
+        best = np.fmin.accumulate(solution.trace, axis=0)
         upto = at[at <= len(best)]
-        curve = np.median(best[upto - 1], axis=1)
         yield {
             "picture": "work", "label": label, "solved": int((solution.status == 0).sum()), "of": DRAWS,
-            "steps": upto.tolist(), "residual": [figures(float(value)) for value in curve],
+            "steps": upto.tolist(), "residual": [figures(float(value)) for value in np.median(best[upto - 1], axis=1)],
+            "solved_by": (best[upto - 1] < SMALL).sum(axis=1).tolist(),
         }  # fmt: skip
 
 
 def chart(lines: list[dict[str, Any]], path_png: Path, work_png: Path) -> None:
     """The two pictures of docs/continuation.md."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     one = next(line for line in lines if line["picture"] == "path")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    whole, close = figure.subplots(1, 2)
+    for axes in (whole, close):
+        draw_path(axes, one)
+    lam, z = np.array(one["lam"]), np.array(one["z"])
+    taken = np.array([slope is not None for slope in one["slope"]])
+    slope = np.array([slope or 0.0 for slope in one["slope"]])[taken]
+    folds = np.flatnonzero(slope[1:] * slope[:-1] < 0) + 1
+    whole.plot(lam[taken][folds], z[taken][folds], "s", mfc="none", color="black", ms=9, label="fold")
+    whole.axvline(1, color="0.85", lw=0.8, zorder=0)
+    whole.legend(frameon=False, fontsize=8.5, loc="best")
+    whole.set_title(f"{one['folds']} folds and {int(taken.sum()) - 1} points; n = {one['n']}, gain {one['gain']:g}")
+    near = slice(max(folds[0] - 5, 0), folds[1] + 6)
+    for axes, part, extra in ((whole, slice(None), 0.06), (close, near, 0.08)):
+        for limit, values in ((axes.set_xlim, lam[taken][part]), (axes.set_ylim, z[taken][part])):
+            margin = extra * max(float(np.ptp(values)), 1e-3)
+            limit(values.min() - margin, values.max() + margin)
+    close.set_title("Around the first two folds")
+    figure.savefig(path_png, dpi=110)
+
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colours = ("#1f4e79", "#4f9bd9", "#2e8b57", "#b03030", "#d9822b", "0.45")
+    for line, colour in zip((line for line in lines if line["picture"] == "work"), colours, strict=True):
+        left.loglog(line["steps"], line["residual"], color=colour, lw=1.8, label=line["label"])
+        right.semilogx(line["steps"], line["solved_by"], color=colour, lw=1.8, label=f"{line['label']}: {line['solved']}")
+    for axes in (left, right):
+        axes.set(xlabel="evaluations and products per row", xlim=(10, 60000))
+        axes.spines[["top", "right"]].set_visible(False)
+    left.set(ylabel="best |f(z) - z| so far, median of 40 rows", ylim=(1e-12, 20), title="Residual against work")
+    right.set(ylabel="rows solved to 1e-9", ylim=(-1, 41), title="n = 50, gain 4: rows solved of 40")
+    right.legend(frameon=False, fontsize=8.5, loc="upper left")
+    figure.savefig(work_png, dpi=110)
+
+
+def draw_path(axes: Any, one: dict[str, Any]) -> None:
+    """Points of a path, what was predicted for them, and what was given up."""
     lam, z = np.array(one["lam"]), np.array(one["z"])
     accepted, rejected = np.array(one["accepted"], bool), np.array(one["rejected"], bool)
     corrections, stage = np.array(one["corrections"]), np.array(one["stage"])
-    turn = np.flatnonzero(np.diff(np.sign(np.diff(lam[accepted]))) != 0) + 1
-    figure, (whole, close) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-    for axes in (whole, close):
-        for first in np.flatnonzero((corrections == 0) & (stage == 1)):  # one trial: prediction and corrections
-            last = first + 1
-            while last < len(lam) and corrections[last] > 0 and stage[last] == 1:
-                last += 1
-            axes.plot(lam[first:last], z[first:last], color="#d9822b", lw=0.9, zorder=2)
-        axes.plot(lam[accepted], z[accepted], color="#1f4e79", lw=1.3, zorder=1)
-        axes.plot(lam[accepted], z[accepted], "o", color="#1f4e79", ms=3, zorder=3, label="on the path")
-        predicted = (corrections == 0) & (stage == 1) & ~rejected
-        axes.plot(lam[predicted], z[predicted], "o", mfc="none", color="#d9822b", ms=4.5, zorder=2,
-                  label="predicted, then corrected")  # fmt: skip
-        axes.plot(lam[rejected], z[rejected], "x", color="#b03030", ms=6, zorder=4, label="given up: half the step")
-        axes.set(xlabel="lambda", ylabel=f"component {one['component']} of z")
-    whole.plot(lam[accepted][turn], z[accepted][turn], "s", mfc="none", color="black", ms=9, label="fold")
-    whole.axvline(1, color="0.8", lw=0.8, zorder=0)
-    whole.legend(frameon=False, fontsize=8.5, loc="best")
-    whole.set_title(f"{one['folds']} folds, {int(accepted.sum()) - 1} points, n = {one['n']}, gain {one['gain']:g}")
-    at = turn[0] if len(turn) else 0
-    near = slice(max(at - 5, 0), at + 6)
-    wide = max(np.ptp(lam[accepted][near]), 1e-3), max(np.ptp(z[accepted][near]), 1e-3)
-    close.set_xlim(lam[accepted][near].min() - 0.25 * wide[0], lam[accepted][near].max() + 0.25 * wide[0])
-    close.set_ylim(z[accepted][near].min() - 0.15 * wide[1], z[accepted][near].max() + 0.15 * wide[1])
-    close.set_title("The first fold, closer")
-    figure.savefig(path_png, dpi=110)
-
-    figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    colours = ("#1f4e79", "#4f9bd9", "#2e8b57", "#b03030", "#d9822b", "0.45")
-    for line, colour in zip((line for line in lines if line["picture"] == "work"), colours, strict=True):
-        axes.loglog(line["steps"], line["residual"], color=colour, lw=1.8,
-                    label=f"{line['label']}: {line['solved']} of {line['of']}")  # fmt: skip
-    axes.set(
-        xlabel="evaluations of the map and products with its Jacobian, per row",
-        ylabel="best |f(z) - z| so far, median",
-        title="z = tanh(W z + b), n = 50, gain 4: residual against work, and rows solved",
-    )
-    axes.legend(frameon=False, loc="lower left")
-    figure.savefig(work_png, dpi=110)
+    predicted = (corrections == 0) & (stage == 1)
+    for first in np.flatnonzero(predicted):  # a trial: its prediction and its corrections
+        last = first + 1
+        while last < len(lam) and corrections[last] > 0 and stage[last] == 1:
+            last += 1
+        failed = rejected[first:last].any()
+        axes.plot(lam[first:last], z[first:last], color="#e0a0a0" if failed else "#d9822b", lw=0.8, zorder=2)
+        if not failed:
+            axes.plot(lam[first], z[first], "o", mfc="none", color="#d9822b", ms=5, zorder=2)
+    axes.plot([], [], "o", mfc="none", color="#d9822b", ms=5, label="predicted, then corrected")
+    axes.plot(lam[accepted], z[accepted], "o-", color="#1f4e79", lw=1.2, ms=3.2, zorder=3, label="on the path")
+    axes.plot(lam[rejected], z[rejected], "x", color="#b03030", ms=6, zorder=4, label="given up: half the step")
+    axes.set(xlabel="lambda", ylabel=f"component {one['component']} of z")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> int:

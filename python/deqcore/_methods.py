@@ -676,7 +676,7 @@ class Homotopy(NewtonMethod):
         >>> import numpy as np, deqcore
         >>> steep = lambda z: np.tanh(-4.0 * z + 1.0)
         >>> deqcore.fixed_point(steep, np.zeros((1, 1)), method=deqcore.Homotopy()).value.round(6).tolist()
-        [[0.200401]]
+        [[0.199458]]
     """
 
     H: Any

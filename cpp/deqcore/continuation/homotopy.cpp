@@ -222,8 +222,6 @@ struct FollowPath<Queue, T>::State {
     if (!rules.by_products) return pose_column();
     Report inner = linear_report;
     inner.steps = states.report.steps;
-    inner.trace = states.report.trace;
-    inner.trace_pitch = states.report.trace_pitch;
     return pose_direction(
         linear->start(right, solution, inner, {.rows = system, .taking_part = states.turn, .rtol = states.forcing}));
   }
@@ -290,6 +288,7 @@ struct FollowPath<Queue, T>::State {
     const Rows<T> whole = product.slice(0, asked.count);
     run(*queue, TakeBordered<T>{.rows = asked,
                                 .rules = rules,
+                                .solving = linear_report.status,
                                 .direction = linear->block(0).slice(0, asked.count),
                                 .answer = answer,
                                 .tangent = tangent,

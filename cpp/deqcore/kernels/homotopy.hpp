@@ -371,6 +371,12 @@ constexpr void count_path_product(const PathStates& s, std::int64_t row) {
   if (s.report.trace) s.report.trace[(steps - 1) * s.report.trace_pitch + row] = s.g_norm[row];
 }
 
+// The same of a product that GMRES will count.
+constexpr void trace_path_product(const PathStates& s, const PathRules& rules, std::int64_t row) {
+  const std::int32_t steps = s.report.steps[row];
+  if (s.report.trace && steps < rules.max_steps) s.report.trace[steps * s.report.trace_pitch + row] = s.g_norm[row];
+}
+
 // By row: the bordered matrices, column after column and then factored.
 struct Bordered {
   double* matrix = nullptr;      // [row][width + 1][width + 1]
@@ -509,6 +515,7 @@ template <class T>
 struct TakeBordered {
   ActiveRows rows;
   PathRules rules;
+  const Status* solving;            // by row: how its linear solve stands
   Rows<const T> direction, answer;  // by position
   Rows<const T> tangent, rate;      // by row
   Rows<T> product;                  // by position, width + 1

@@ -332,6 +332,7 @@ TYPED_TEST(PathKernels, BorderedSystemsAreFormedAndSolved) {
         const Block<T>& answered = answer;
         run(queue, TakeBordered<T>{.rows = active.view(),
                                    .rules = rules,
+                                   .solving = solved.data(),
                                    .direction = given.view(),
                                    .answer = answered.view(),
                                    .tangent = tangent.view(),

@@ -252,6 +252,7 @@ void run(CpuQueue& queue, const TakeBordered<T>& k) {
             })
                  : 0.0;
         product[width] = static_cast<T>(with_border + last * (path ? k.states.slope[row] : 1.0));
+        if (k.solving[row] == Status::running) trace_path_product(k.states, k.rules, row);
       }
     });
   });

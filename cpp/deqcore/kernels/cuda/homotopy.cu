@@ -250,8 +250,9 @@ void run(CudaQueue& queue, const TakeBordered<T>& k) {
       if (border) with_border[0] += static_cast<double>(v[j]) * static_cast<double>(tangent[j]);
     }
     cuda::block_sum(with_border, cuda::shared_doubles());
-    if (threadIdx.x == 0)
-      product[width] = static_cast<T>(with_border[0] + last * (border ? k.states.slope[row] : 1.0));
+    if (threadIdx.x != 0) return;
+    product[width] = static_cast<T>(with_border[0] + last * (border ? k.states.slope[row] : 1.0));
+    if (k.solving[row] == Status::running) trace_path_product(k.states, k.rules, row);
   });
 }
 
