@@ -190,7 +190,7 @@ def lines_of_the_pictures() -> Iterator[dict[str, Any]]:
             shared |= {"method": deqcore.Newton(descent=False), "jvp": jvp} if name == "newton" else {"method": name}
             solution = deqcore.fixed_point(f, problems.z0, max_steps=60000, **shared)
         best = np.fmin.accumulate(solution.trace, axis=0)
-        upto = at[at <= len(best)]
+        upto = np.append(at[at < len(best)], len(best))
         yield {
             "picture": "work", "label": label, "solved": int((solution.status == 0).sum()), "of": DRAWS,
             "steps": upto.tolist(), "residual": [figures(float(value)) for value in np.median(best[upto - 1], axis=1)],
@@ -228,7 +228,9 @@ def chart(lines: list[dict[str, Any]], path_png: Path, work_png: Path) -> None:
     colours = ("#1f4e79", "#4f9bd9", "#2e8b57", "#b03030", "#d9822b", "0.45")
     for line, colour in zip((line for line in lines if line["picture"] == "work"), colours, strict=True):
         left.loglog(line["steps"], line["residual"], color=colour, lw=1.8, label=line["label"])
-        right.semilogx(line["steps"], line["solved_by"], color=colour, lw=1.8, label=f"{line['label']}: {line['solved']}")
+        right.semilogx(
+            line["steps"], line["solved_by"], color=colour, lw=1.8, label=f"{line['label']}: {line['solved']}"
+        )
     for axes in (left, right):
         axes.set(xlabel="evaluations and products per row", xlim=(10, 60000))
         axes.spines[["top", "right"]].set_visible(False)

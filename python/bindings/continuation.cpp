@@ -28,9 +28,9 @@ PathReport path_report(std::int32_t* integers, double* lambda, std::int64_t rows
 struct PathArrays {
   Matrix<std::int32_t> integers;
   Vector<double> lambda;
-  std::optional<Matrix<double>> numbers;     // capacity x 4 rows
+  std::optional<Matrix<double>> numbers;      // capacity x 4 rows
   std::optional<Matrix<std::int32_t>> kinds;  // capacity x rows
-  std::optional<Matrix<double>> points;      // capacity x (rows picked)
+  std::optional<Matrix<double>> points;       // capacity x (rows picked)
   std::optional<Vector<std::int32_t>> components;
 
   PathReport view() const {

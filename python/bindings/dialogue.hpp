@@ -87,7 +87,8 @@ class Dialogue {
     question_ = solver_->advance(dense_rows(answer, before.count, solver_->block(0).width));
     if (!question_) return done;
     const auto alike = [&](Ask kind) { return (question_.kind == kind) == (before.kind == kind); };
-    const bool same_kind = alike(Ask::value) && alike(Ask::rate) && (question_.time == nullptr) == (before.time == nullptr);
+    const bool same_kind =
+        alike(Ask::value) && alike(Ask::rate) && (question_.time == nullptr) == (before.time == nullptr);
     return same_kind && question_.count == before.count && question_.rows == before.rows ? flipped : reshaped;
   }
 

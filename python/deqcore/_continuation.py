@@ -270,7 +270,9 @@ class Davidenko:
         (True, [[1.0], [1.0]])
     """
 
-    def __init__(self, f: Any, state: Any, jvp: Any, homotopy: str, method: Any, rtol: Any, args: Any, rows: Any) -> None:
+    def __init__(
+        self, f: Any, state: Any, jvp: Any, homotopy: str, method: Any, rtol: Any, args: Any, rows: Any
+    ) -> None:
         """Use :func:`davidenko`."""
         self._f, self._state, self._jvp, self._homotopy = f, state, jvp, homotopy
         self._method, self._rtol, self._args, self._row_args = method, rtol, args, rows

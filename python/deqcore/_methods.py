@@ -636,7 +636,9 @@ class Tracker:
         for name, value in whole.items():
             object.__setattr__(self, name, integer(value, name))
         object.__setattr__(self, "along", along)
-        _core.FollowPath64.scratch_bytes(1, max(self.dense_width, 0) + 1, self._native("fixed_point"), _core.Stop(), *[True] * 3)
+        _core.FollowPath64.scratch_bytes(
+            1, max(self.dense_width, 0) + 1, self._native("fixed_point"), _core.Stop(), *[True] * 3
+        )
 
     def _native(self, kind: str) -> Any:
         options = _core.Homotopy()

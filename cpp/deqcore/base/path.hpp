@@ -27,12 +27,12 @@ enum class PathEnd : std::int32_t {
 
 // An entry per evaluation of H, of every row, if there is room. The arrays belong to the caller.
 struct PathRecord {
-  std::int64_t capacity = 0;  // entries per row; 0: nothing is recorded
-  std::int32_t* count = nullptr;    // by row: entries, those that found no room too
-  double* numbers = nullptr;        // [entry][row][4]   lambda, h, |H|, and s where a tangent was taken, NaN elsewhere
-  std::int32_t* kinds = nullptr;    // [entry][row]      stage + 4 verdict + 16 corrections
-  double* points = nullptr;         // [entry][row][picked]
-  std::int64_t picked = 0;          // components of z
+  std::int64_t capacity = 0;      // entries per row; 0: nothing is recorded
+  std::int32_t* count = nullptr;  // by row: entries, those that found no room too
+  double* numbers = nullptr;      // [entry][row][4]   lambda, h, |H|, and s where a tangent was taken, NaN elsewhere
+  std::int32_t* kinds = nullptr;  // [entry][row]      stage + 4 verdict + 16 corrections
+  double* points = nullptr;       // [entry][row][picked]
+  std::int64_t picked = 0;        // components of z
   const std::int32_t* components = nullptr;  // which; null: the first ones
   std::int64_t rows = 0;
 

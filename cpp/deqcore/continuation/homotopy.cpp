@@ -354,13 +354,13 @@ struct FollowPath<Queue, T>::State {
   PathRules rules;
   bool measures_only;
 
-  Rows<T> at;              // by position: the points asked about
-  Rows<T> along;           // by position: the directions of products
-  double* time = nullptr;  // by position: lambda, of an own homotopy
-  std::int32_t* order = nullptr;  // all rows, for the last question about an own homotopy
-  Rows<T> difference;      // by position: products by differences
-  double* step = nullptr;  // by position: their lengths
-  Rows<T> product;         // by position: with the bordered matrix
+  Rows<T> at;                                                // by position: the points asked about
+  Rows<T> along;                                             // by position: the directions of products
+  double* time = nullptr;                                    // by position: lambda, of an own homotopy
+  std::int32_t* order = nullptr;                             // all rows, for the last question about an own homotopy
+  Rows<T> difference;                                        // by position: products by differences
+  double* step = nullptr;                                    // by position: their lengths
+  Rows<T> product;                                           // by position: with the bordered matrix
   Rows<T> z, last, tangent, base, r, rate, right, solution;  // by row
   Retiring<Queue, T> retiring, solving;
   PathStates states;
@@ -458,8 +458,8 @@ template <class Queue, class T>
 void FollowPath<Queue, T>::end(Status status) {
   State& s = *state_;
   if (s.kind == Ask::done) return;
-  run(*s.queue, EndPath<T>{.rows = s.active, .status = status, .unverified = s.about == State::About::map,
-                           .states = s.states});
+  run(*s.queue,
+      EndPath<T>{.rows = s.active, .status = status, .unverified = s.about == State::About::map, .states = s.states});
   s.progress = {.failed = s.progress.failed + s.progress.running};
   s.kind = Ask::done;
 }

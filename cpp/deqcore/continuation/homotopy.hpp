@@ -33,10 +33,10 @@ namespace deqcore {
 struct Homotopy {
   HomotopyKind kind = HomotopyKind::fixed_point;
   Tracker tracker = Tracker::arclength;
-  double first_step = 0;      // h; 0: 0.1 along the path, 0.05 in lambda
-  double most_step = 2.0;     // along the path; longer where |z| is above the scale, in proportion
-  double least_step = 1e-7;   // below it a row gives up
-  double tolerance = 0;       // of H on the way, relative to |z|; 0: 1e-9 in double, 2e-5 in float
+  double first_step = 0;           // h; 0: 0.1 along the path, 0.05 in lambda
+  double most_step = 2.0;          // along the path; longer where |z| is above the scale, in proportion
+  double least_step = 1e-7;        // below it a row gives up
+  double tolerance = 0;            // of H on the way, relative to |z|; 0: 1e-9 in double, 2e-5 in float
   std::int64_t corrections = 6;    // Newton steps back to the path, 1 to 100
   double angle = 0.9;              // least cosine between two tangents, in (0, 1)
   double blow_up = 1e4;            // |z| above this many times the scale is a path to infinity

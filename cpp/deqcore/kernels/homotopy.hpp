@@ -83,8 +83,8 @@ struct PathRules {
   std::int32_t corrections;  // most per step
   double tolerance;          // of H, times |z| or the scale
   double first_step, most_step, least_step;
-  double angle;    // least cosine between two tangents
-  double blow_up;  // |z| above this many times the scale is a path to infinity
+  double angle;      // least cosine between two tangents
+  double blow_up;    // |z| above this many times the scale is a path to infinity
   bool by_products;  // the linear systems are solved by GMRES
 
   constexpr bool own() const { return kind == HomotopyKind::own; }
@@ -236,9 +236,9 @@ constexpr Status judge_path(const PathStates& s, std::int64_t row, const Limits&
       need = PathNeed::value;
     }
   }
-  note_verdict(s, row,
-               failed ? PathVerdict::rejected
-                      : (need == PathNeed::correction ? PathVerdict::corrected : PathVerdict::accepted));
+  note_verdict(
+      s, row,
+      failed ? PathVerdict::rejected : (need == PathNeed::correction ? PathVerdict::corrected : PathVerdict::accepted));
   s.need[row] = need;
   if (failed && retreat(s, rules, row, finite) != Status::running) return s.report.status[row];
   const bool solves = s.need[row] != PathNeed::value;
@@ -379,9 +379,9 @@ constexpr void trace_path_product(const PathStates& s, const PathRules& rules, s
 
 // By row: the bordered matrices, column after column and then factored.
 struct Bordered {
-  double* matrix = nullptr;      // [row][width + 1][width + 1]
+  double* matrix = nullptr;       // [row][width + 1][width + 1]
   std::int32_t* pivot = nullptr;  // [row][width + 1]
-  double* work = nullptr;        // [row][width + 1]
+  double* work = nullptr;         // [row][width + 1]
 };
 
 // Every row: running at the start of its path; scale[row] = given[row], or 0; ids[row] = row.
@@ -488,8 +488,8 @@ struct KeepBordered {
 };
 DEQCORE_KERNEL(KeepBordered);
 
-// The last column; the matrices are factored by partial pivoting, and solution = matrix^-1 right. `solved` is converged,
-// or says why there is none.   2/3 (width + 1)^3 flops
+// The last column; the matrices are factored by partial pivoting, and solution = matrix^-1 right. `solved` is
+// converged, or says why there is none.   2/3 (width + 1)^3 flops
 template <class T>
 struct FactorBordered {
   ActiveRows rows;
@@ -567,7 +567,9 @@ constexpr void verify_path(const PathStates& s, std::int64_t row, const Limits& 
   if (s.report.status[row] != Status::converged || v.status == Status::converged) return;
   const bool finite = v.status != Status::not_finite;
   s.path.end[row] = PathEnd::not_verified;
-  s.report.status[row] = !finite ? Status::not_finite : v.status == Status::stalled ? Status::stalled : Status::breakdown;
+  s.report.status[row] = !finite                       ? Status::not_finite
+                         : v.status == Status::stalled ? Status::stalled
+                                                       : Status::breakdown;
 }
 
 // Ends every running row with `status`; `unverified`: and those that have converged, but not by the map itself.

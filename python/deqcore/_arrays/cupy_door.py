@@ -14,9 +14,12 @@ from . import stream_address
 from .checks import check_answer, check_floats
 
 _REFUSED = -1
-_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve", "newton": "NewtonSolve"} | {
-    "continuation": "FollowPath"
-}
+_FAMILIES = {
+    "fixed_point": "FixedPoint",
+    "adjoint": "Adjoint",
+    "linear_solve": "LinearSolve",
+    "newton": "NewtonSolve",
+} | {"continuation": "FollowPath"}
 
 
 class CupyDoor:

@@ -243,9 +243,7 @@ TYPED_TEST(FollowOnly, TheRecordHoldsEveryEvaluationInOrder) {
 TYPED_TEST(FollowOnly, OptionsOutsideTheirRangeAreRefused) {
   using T = typename TypeParam::T;
   using Solver = FollowPath<typename TypeParam::Queue, T>;
-  const auto bytes = [](const Homotopy& method) {
-    return [=] { Solver::scratch_bytes(1, 3, method, {}, {}); };
-  };
+  const auto bytes = [](const Homotopy& method) { return [=] { Solver::scratch_bytes(1, 3, method, {}, {}); }; };
   const double nan = std::numeric_limits<double>::quiet_NaN();
   EXPECT_TRUE(refuses("first_step", bytes({.first_step = -1})));
   EXPECT_TRUE(refuses("most_step", bytes({.most_step = 0})));

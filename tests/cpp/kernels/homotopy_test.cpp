@@ -179,9 +179,7 @@ TYPED_TEST(PathKernels, MeasurePathFormsTheHomotopyAndItsRate) {
           EXPECT_NEAR(states.numbers[11][row], textbook_norm(Norm::two, shape.width, residual), 1e-13 * shape.width);
           for (std::int64_t j = 0; j < shape.width; ++j) {
             const double x = z(i, j), f = answer(i, j), z0 = first ? f - x : double(base_before(row, j));
-            const double H = own                                 ? f
-                             : kind == HomotopyKind::fixed_point ? x - 0.25 * f - 0.75 * z0
-                                                                 : x - f + 0.75 * z0;
+            const double H = own ? f : kind == HomotopyKind::fixed_point ? x - 0.25 * f - 0.75 * z0 : x - f + 0.75 * z0;
             EXPECT_NEAR(right(row, j), -H, exact<T> * 4);
             EXPECT_NEAR(r(row, j), own ? -f : f - x, exact<T>);
             if (!own)
@@ -536,18 +534,18 @@ template <class Entry>
 struct OneVerdict {
   OneVerdict() : states(1, 4) {
     auto& n = states.numbers;
-    n[1][0] = 0.5;     // lambda
-    n[2][0] = 0.25;    // of the last point
-    n[3][0] = 1;       // slope
-    n[4][0] = 0.25;    // h
-    n[6][0] = 0.1;     // residual
-    n[7][0] = 1;       // image
-    n[8][0] = 1;       // point
-    n[9][0] = 1e-8;    // |H|
-    n[10][0] = 1;      // residual before
-    n[12][0] = 1;      // |z|
-    n[13][0] = 1;      // extent
-    n[14][0] = 1e9;    // best
+    n[1][0] = 0.5;   // lambda
+    n[2][0] = 0.25;  // of the last point
+    n[3][0] = 1;     // slope
+    n[4][0] = 0.25;  // h
+    n[6][0] = 0.1;   // residual
+    n[7][0] = 1;     // image
+    n[8][0] = 1;     // point
+    n[9][0] = 1e-8;  // |H|
+    n[10][0] = 1;    // residual before
+    n[12][0] = 1;    // |z|
+    n[13][0] = 1;    // extent
+    n[14][0] = 1e9;  // best
     states.report.steps[0] = 5;
     states.report.scale[0] = 1;
   }
@@ -672,16 +670,15 @@ TYPED_TEST(PathKernels, RowsAreBegunCountedVerifiedAndEnded) {
   Block<T> at(rows, width);
   std::vector<double> time(rows, -1);
   states.numbers[1] = {0.1, 0.2, 0.3, 0.4};
-  run(queue, PosePath<T>{
-                 .rows = active.view(), .z = z.view(), .at = at.view(), .time = time.data(), .states = states.view()});
+  run(queue,
+      PosePath<T>{.rows = active.view(), .z = z.view(), .at = at.view(), .time = time.data(), .states = states.view()});
   EXPECT_TRUE(at == z);
   EXPECT_EQ(time, states.numbers[1]);
 
   states.turn[0] = Status::running;
   states.report.status = {Status::running, Status::running, Status::diverged, Status::converged};
   states.numbers[14] = {5, 7, 100, 0};
-  run(queue, CountPath<T>{
-                 .rows = active.view(), .states = states.view(), .batch = rows, .progress = queue.mailbox()});
+  run(queue, CountPath<T>{.rows = active.view(), .states = states.view(), .batch = rows, .progress = queue.mailbox()});
   const Progress progress = queue.read();
   EXPECT_EQ(progress.running, 2);
   EXPECT_EQ(progress.again, 1);
@@ -704,13 +701,13 @@ TYPED_TEST(PathKernels, RowsAreBegunCountedVerifiedAndEnded) {
   EXPECT_NEAR(states.report.residual[1], 1, 1e-6);
 
   states.report.status[2] = Status::running;
-  run(queue, EndPath<T>{
-                 .rows = active.view(), .status = Status::cancelled, .unverified = false, .states = states.view()});
+  run(queue,
+      EndPath<T>{.rows = active.view(), .status = Status::cancelled, .unverified = false, .states = states.view()});
   EXPECT_EQ(states.report.status,
             (std::vector<Status>{Status::converged, Status::breakdown, Status::cancelled, Status::converged}));
   EXPECT_EQ(states.end[2], PathEnd::stopped);
-  run(queue, EndPath<T>{
-                 .rows = active.view(), .status = Status::map_failed, .unverified = true, .states = states.view()});
+  run(queue,
+      EndPath<T>{.rows = active.view(), .status = Status::map_failed, .unverified = true, .states = states.view()});
   EXPECT_EQ(states.report.status[0], Status::map_failed);
 }
 

@@ -48,8 +48,7 @@ template <int Lanes, class T>
     const auto value = lanes::load_double<L>(answer + j);
     return own ? lanes::load_double<L>(z + j) - value : value;
   };
-  const auto point = [=]<int L>(std::int64_t j)
-                         __attribute__((always_inline)) { return lanes::load_double<L>(z + j); };
+  const auto point = [=]<int L>(std::int64_t j) __attribute__((always_inline)) { return lanes::load_double<L>(z + j); };
   s.g_norm[row] = lanes::norm<Lanes>(norm, width, residual);
   s.f_norm[row] = lanes::norm<Lanes>(norm, width, image);
   s.z_norm[row] = lanes::norm<Lanes>(norm, width, point);
@@ -247,9 +246,10 @@ void run(CpuQueue& queue, const TakeBordered<T>& k) {
           product[j] = static_cast<T>(of.own * static_cast<double>(v[j]) - of.mapped * static_cast<double>(answer[j]) +
                                       last * static_cast<double>(rate[j]));
         const double with_border =
-            path ? lanes::sum<lanes>(width, [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
-              return lanes::load_double<L>(v + j) * lanes::load_double<L>(tangent + j);
-            })
+            path ? lanes::sum<lanes>(width,
+                                     [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
+                                       return lanes::load_double<L>(v + j) * lanes::load_double<L>(tangent + j);
+                                     })
                  : 0.0;
         product[width] = static_cast<T>(with_border + last * (path ? k.states.slope[row] : 1.0));
         if (k.solving[row] == Status::running) trace_path_product(k.states, k.rules, row);
@@ -271,10 +271,9 @@ void run(CpuQueue& queue, const StepPath<T>& k) {
         if (!s.solving(row)) continue;
         const T* d = k.solution[row];
         T *z = k.z[row], *last = k.last[row], *tangent = k.tangent[row];
-        const double length =
-            lanes::norm<lanes>(Norm::two, width + 1, [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
-              return lanes::load_double<L>(d + j);
-            });
+        const double length = lanes::norm<lanes>(
+            Norm::two, width + 1,
+            [=]<int L>(std::int64_t j) __attribute__((always_inline)) { return lanes::load_double<L>(d + j); });
         take_solution(s, k.rules, row, k.linear, length, static_cast<double>(d[width]));
         const PathMove move = s.move[row];
         const double h = s.h[row];

@@ -269,8 +269,7 @@ void run(CudaQueue& queue, const StepPath<T>& k) {
     double length[1];
     cuda::row_norms(Norm::two, width + 1, [d](std::int64_t j, double* values) { values[0] = d[j]; }, length);
     __syncthreads();  // all threads know that the row is being solved
-    if (threadIdx.x == 0)
-      take_solution(s, k.rules, row, k.linear, length[0], static_cast<double>(d[width]));
+    if (threadIdx.x == 0) take_solution(s, k.rules, row, k.linear, length[0], static_cast<double>(d[width]));
     __syncthreads();  // what was decided
     const PathMove move = s.move[row];
     const double h = s.h[row], unit = k.rules.tracker == Tracker::arclength ? length[0] : 1.0;
