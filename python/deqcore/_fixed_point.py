@@ -85,19 +85,18 @@ def fixed_point(
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
         method: :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`, :class:`Picard`, :class:`NewtonKrylov`,
-            :class:`Newton`, :class:`Homotopy`, or a name; or a list of them, a ladder: rows that the first did not solve go on under the
-            next from their best points, held against the same scale, each method with an equal share of the steps that
-            are left. None is :class:`Anderson`, and for rows that it did not solve :class:`Broyden` and
-            NewtonKrylov(restart=20), unless a history is kept or gone on with. Where rows cannot be asked about alone
-            (see ``retire``), one failed row has the whole batch asked about again.
+            :class:`Newton`, :class:`Homotopy`, or a name; or a list of them, a ladder: rows that the first did not
+            solve go on under the next from their best points, held against the same scale, each method with an equal
+            share of the steps that are left. None is :class:`Anderson`, and for rows that it did not solve
+            :class:`Broyden` and NewtonKrylov(restart=20), unless a history is kept or gone on with. Where rows cannot
+            be asked about alone (see ``retire``), one failed row has the whole batch asked about again.
         jvp: for Newton's methods: products J(z) v with J = df/dz, called ``jvp(z, v, *args, *row_args)`` with v shaped
             like z; None is differences of f. A native map has its own.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.
-        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`Newton`
-            100 (width + 1), for :class:`NewtonKrylov` 50 (min(width, restart) + 2), for :class:`Homotopy` what
-            its linear systems may need; for each of a ladder's methods as
-            much, but at most 1000 for a rescue that was not asked for.
+        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`Newton` 100 (width + 1),
+            for :class:`NewtonKrylov` 50 (min(width, restart) + 2), for :class:`Homotopy` what its linear systems may
+            need; for each of a ladder's methods as much, but at most 1000 for a rescue that was not asked for.
         norm: 2 or ``math.inf``, over each row.
         scale: S0 in place of the measured one: a number, or one per row.
         warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one

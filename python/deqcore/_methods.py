@@ -44,9 +44,9 @@ class Method:
     """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made.
 
     Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`. Newton's methods,
-    which also find roots as such: :class:`NewtonKrylov`, :class:`Newton`. Continuation: :class:`Homotopy`. Linear methods: :class:`GMRES`,
-    :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`,
-    :class:`Phantom`, :class:`SHINE`.
+    which also find roots as such: :class:`NewtonKrylov`, :class:`Newton`. Continuation: :class:`Homotopy`. Linear
+    methods: :class:`GMRES`, :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`,
+    :class:`Neumann`, :class:`Phantom`, :class:`SHINE`.
 
     Example:
         >>> import deqcore

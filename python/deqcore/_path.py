@@ -171,10 +171,15 @@ class Recording:
     def path(self, status: Any) -> Path:
         """What was filled."""
         end, folds, solves, accepted, entries = self.integers
-        arrays = end, folds, solves, accepted, self.lam, status == 0
+        outward = self._door.outward
         return Path(
-            *map(self._door.outward, arrays),
-            entries=None if self.record is None else self._door.outward(entries),
+            end=outward(end),
+            folds=outward(folds),
+            solves=outward(solves),
+            accepted=outward(accepted),
+            lam=outward(self.lam),
+            verified=outward(status == 0),
+            entries=None if self.record is None else outward(entries),
             _record=self.record,
         )
 

@@ -55,6 +55,19 @@ def solves(rows: int, width: int, dtype: type) -> int:
                 deqcore.root(lambda z, slopes, x: z * z + slopes * x + 1, z0 + 1, **shared)
                 done += 2
 
+    def own(z, lam, slopes, x):
+        return z - lam * f(z, slopes, x)
+
+    for homotopy in ("fixed_point", "newton", own):
+        for dense_width in (0, 64):
+            tracker = deqcore.Tracker(dense_width=dense_width, restart=5)
+            shared = {"row_args": (slopes, x), "max_steps": 200, "on_failure": "return", "record": 20}
+            deqcore.follow(f, z0, homotopy=homotopy, tracker=tracker, **shared)
+            if homotopy is not own:
+                deqcore.follow(f, z0, homotopy=homotopy, tracker=tracker, jvp=jvp, retire=False, **shared)
+                done += 1
+            done += 1
+
     def cancel(progress):
         raise StopIteration
 

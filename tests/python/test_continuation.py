@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -102,7 +103,6 @@ def test_a_contraction_has_no_folds(homotopy, tracker):
 
 
 def test_trackers_by_products_find_the_same_ends(hard, followed):
-    W, b, _ = hard
     for options in (
         {"jacobian": None, "jvp": jvp},
         {"jacobian": None},
@@ -296,7 +296,7 @@ def test_shapes_and_types(dtype):
 
 
 def test_native_maps_and_maps_with_their_own_products():
-    W, b, z0 = problems(20, 3.0, rows=1)
+    W, _, _ = problems(20, 3.0, rows=1)
     layer = deqcore.maps.Dense(W[0])
     rng = np.random.default_rng(5)
     x = rng.standard_normal((4, 20))
@@ -517,9 +517,9 @@ def test_the_residual_falls_with_the_order_of_the_integrator(smooth):
         return [float(np.linalg.norm(f(z, W, b) - z)) for z in ends]
 
     fourth = residuals(4, (4, 8, 16, 32))
-    assert all(12 <= a / b <= 20 for a, b in zip(fourth, fourth[1:], strict=False)), fourth
+    assert all(12 <= a / b <= 20 for a, b in pairwise(fourth)), fourth
     first = residuals(1, (8, 16, 32, 64))
-    assert all(1.8 <= a / b <= 2.2 for a, b in zip(first, first[1:], strict=False)), first
+    assert all(1.8 <= a / b <= 2.2 for a, b in pairwise(first)), first
     polished = field.polish(integrate(field, z0, 4, 4), rtol=1e-12)
     assert polished.success
     assert size(f(polished.value, W, b) - polished.value).max() < 1e-10

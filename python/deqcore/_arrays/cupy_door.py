@@ -19,7 +19,8 @@ _FAMILIES = {
     "adjoint": "Adjoint",
     "linear_solve": "LinearSolve",
     "newton": "NewtonSolve",
-} | {"continuation": "FollowPath"}
+    "continuation": "FollowPath",
+}
 
 
 class CupyDoor:
@@ -122,9 +123,11 @@ class CupyDoor:
 
     def native_path(self, integers: Any, lam: Any, record: tuple[Any, ...] | None) -> Any:
         """The arrays about paths, as the core takes them; ``record``: numbers, kinds, points and components."""
-        addresses = (0,) * 4 if record is None else tuple(array.data.ptr for array in record)
+        arrays = (None,) * 4 if record is None else record
+        numbers, kinds, points, components = (0 if array is None else array.data.ptr for array in arrays)
         capacity, picked = (0, 0) if record is None else (len(record[1]), len(record[3]))
-        return _core.DevicePath(integers.data.ptr, lam.data.ptr, *addresses, len(lam), capacity, picked)
+        shape = len(lam), capacity, picked
+        return _core.DevicePath(integers.data.ptr, lam.data.ptr, numbers, kinds, points, components, *shape)
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""
