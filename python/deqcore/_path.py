@@ -36,7 +36,14 @@ class PathEnd(IntEnum):
 
 
 class PathPoints(NamedTuple):
-    """One row's evaluations in order, as NumPy arrays with an entry each: see :meth:`Path.points`."""
+    """One row's evaluations in order, as NumPy arrays with an entry each: see :meth:`Path.points`.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> points = deqcore.follow(np.cos, np.zeros((1, 1)), record=True).path.points(0)
+        >>> isinstance(points, deqcore.PathPoints), len(points.lam) == len(points.residual)
+        (True, True)
+    """
 
     lam: np.ndarray  #: where H was evaluated
     z: np.ndarray  #: (entries, components)
