@@ -311,7 +311,12 @@ class Solution:
         if fell_back:
             lines.append(f"{_count(fell_back)} fell back to u = g.")
         given_up = int(self.rejected.sum() + self.singular.sum())
-        if given_up and not fell_back:
+        if given_up and self.path is not None:
+            lines.append(
+                f"Steps along the paths given up: {int(self.rejected.sum())}; linear systems without a useful "
+                f"solution: {int(self.singular.sum())}."
+            )
+        elif given_up and not fell_back:
             lines.append(
                 f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
                 f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."
@@ -320,7 +325,7 @@ class Solution:
         special = _LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {}
         advice = _ADVICE | (_PATH_ADVICE if last == "homotopy" else special)
         if self.path is not None:
-            lines.append(self.path._told())
+            lines.append(self.path._told() + ".")
         lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]
         return "\n".join(lines)
 

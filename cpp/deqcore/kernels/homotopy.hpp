@@ -165,8 +165,7 @@ constexpr void note_point(const PathStates& s, std::int64_t row) {
   numbers[1] = s.h[row];
   numbers[2] = s.miss[row];
   numbers[3] = std::numeric_limits<double>::quiet_NaN();
-  record.kinds[record.at(entry, row)] =
-      static_cast<std::int32_t>(s.stage[row]) + 16 * static_cast<std::int32_t>(s.corrections[row]);
+  record.kinds[record.at(entry, row)] = static_cast<std::int32_t>(s.stage[row]) + 16 * s.corrections[row];
 }
 
 // The verdict on the trial of a running row, written to its states and reports.
@@ -287,7 +286,7 @@ constexpr void take_solution(const PathStates& s, const PathRules& rules, std::i
     return;
   }
   const double slope = arclength ? d_lambda / length : 1.0;
-  const std::int8_t sign = slope < 0 ? -1 : slope > 0 ? 1 : s.sign[row];
+  const auto sign = static_cast<std::int8_t>(slope < 0 ? -1 : slope > 0 ? 1 : s.sign[row]);
   if (started && sign != s.sign[row]) s.path.folds[row] += 1;
   s.sign[row] = sign;
   s.slope[row] = slope;
