@@ -196,13 +196,12 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
             {"Newton", {Newton{}}},
             {"NewtonByDifferences", {Newton{}, true}}};
   else if constexpr (std::is_same_v<Kind, Following>)
-    return {{"Dense", {{.dense_width = 4096}}},
-            {"DenseByDifferences", {{.dense_width = 4096}, true}},
-            {"Krylov", {{.dense_width = 0}}},
-            {"KrylovByDifferences", {{.dense_width = 0}, true}},
-            {"NewtonHomotopy", {{.kind = HomotopyKind::newton, .dense_width = 0}}},
-            {"Natural", {{.tracker = Tracker::natural, .dense_width = 4096}}},
-            {"NaturalKrylov", {{.tracker = Tracker::natural, .dense_width = 0, .restart = 5}}}};
+    return {{"Dense", {{.first_step = 1, .dense_width = 4096}}},
+            {"DenseByDifferences", {{.first_step = 1, .dense_width = 4096}, true}},
+            {"Krylov", {{.first_step = 1, .dense_width = 0}}},
+            {"NewtonHomotopyByDifferences",
+             {{.kind = HomotopyKind::newton, .first_step = 1, .dense_width = 0, .restart = 5}, true}},
+            {"Natural", {{.tracker = Tracker::natural, .first_step = 0.5, .dense_width = 4096}}}};
   else if constexpr (!std::is_same_v<Kind, Linear>)
     methods = {{"Picard", Picard{}},
                {"DampedPicard", Picard{.beta = 0.7}},
