@@ -25,6 +25,7 @@ GROUPS = (
     "evaluations",
     "backward",
     "gradients",
+    "homotopy",
     "streaming",
     "training",
     "ode",

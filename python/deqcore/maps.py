@@ -74,7 +74,7 @@ class Dense:
         activation: one of :data:`activations`.
         products: how a native forward solve by a fixed-point method takes its products with W. ``"full"``, or, in
             float32, ``"bfloat16"``: most of them as corrections W r + B (z - r) to a full product at an earlier point r
-            of the row, B being W rounded to bfloat16. The rounding stays below a quarter of the residual, and a residual
+            of the row, B being W rounded to bfloat16. The rounding stays below a quarter of the residual; a residual
             that ends a row, or is reported, is always from a full product. Wide maps gain: some 1.3 times at width 512
             and more; narrow ones lose (docs/comparison.md). Where the CPU has no bfloat16 instruction, products are
             full. Everything else of the map (``value``, ``jvp``, ``vjp``, backward solves) is always in full.

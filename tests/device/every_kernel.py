@@ -68,6 +68,19 @@ def solves(rows: int, width: int, dtype: type) -> int:
         deqcore.odeint(lambda t, z, slopes, x: f(z, slopes, x) - z + t * 0, z0, [0.0, 0.3, 1.0], **shared)
         done += 1
 
+    def own(z, lam, slopes, x):
+        return z - lam * f(z, slopes, x)
+
+    for homotopy in ("fixed_point", "newton", own):
+        for dense_width in (0, 64):
+            tracker = deqcore.Tracker(dense_width=dense_width, restart=5)
+            shared = {"row_args": (slopes, x), "max_steps": 200, "on_failure": "return", "record": 20}
+            deqcore.follow(f, z0, homotopy=homotopy, tracker=tracker, **shared)
+            if homotopy is not own:
+                deqcore.follow(f, z0, homotopy=homotopy, tracker=tracker, jvp=jvp, retire=False, **shared)
+                done += 1
+            done += 1
+
     def cancel(progress):
         raise StopIteration
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IN_PYTHON = ("native", "step", "skewed", "evaluations", "streaming", "ode")
+IN_PYTHON = ("native", "step", "skewed", "evaluations", "homotopy", "streaming", "ode")
 IN_CPP = ("kernels", "dialogue", "dense")
 
 
@@ -62,6 +62,7 @@ def test_the_python_cases_run(python_lines):
         "evaluations to 1e-8",
         "frames",
         "one stiff row",
+        "roots",
     }
 
 
