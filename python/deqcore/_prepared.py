@@ -88,7 +88,7 @@ def prepare_step(
     chosen = backward.options.chosen
     if isinstance(forward.options.chosen, Homotopy):
         raise ValueError(
-            f"method: {forward.options.chosen!r} given; expected a method that is native as a whole: use fixed_point() and "
+            f"method: {forward.options.chosen!r} given; value_and_gradients() follows no path: use fixed_point() and "
             f"adjoint()"
         )
     if isinstance(chosen, Phantom):
