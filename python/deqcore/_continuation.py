@@ -284,9 +284,9 @@ class Davidenko:
         """The field at lam = t.
 
         Args:
-            t: lam, a number or one per row of z.
+            t: lam: a number, or one per row of z, flat or shaped to broadcast against z, as :func:`odeint` gives it.
             z: points, of the dtype and row shape of z0.
-            rows: which rows of z0 these are, where z does not hold all of them.
+            rows: which rows of z0 these are, where z does not hold all of them: ``odeint(..., pass_rows=True)``.
 
         Returns:
             dz/dlam, shaped like z.
@@ -303,25 +303,28 @@ class Davidenko:
         """
         door, whole = self._state.door, self._state
         state = check_state(z, "z", door=door)
-        places = None if rows is None else np.asarray(rows)
+        places = None if rows is None else door.xp.asarray(door.inward(rows, "rows"))
+        if places is not None and (places.ndim != 1 or places.dtype.kind not in "iu"):
+            raise TypeError(f"rows: {describe(rows)} given; expected integers, a place in z0 for each row of z")
         expected = whole.shape if places is None else (len(places), *whole.shape[1:])
         if state.shape != expected or state.dtype != whole.dtype:
             raise ValueError(f"z: {describe(z)} given; expected shape {expected} and dtype {whole.dtype}")
-        z0 = self._z0 if places is None else door.take(self._z0, door.xp.asarray(places))
+        z0 = self._z0 if places is None else door.take(self._z0, places)
         data = self._args + gathered_all(self._row_args, places, door)
         ones = (1,) * (len(state.shape) - 1)
-        lam = door.xp.asarray(t, dtype=state.dtype)
+        lam = door.xp.asarray(door.inward(t, "t"), dtype=state.dtype)
         if lam.ndim:
-            if lam.shape != (state.rows,):
+            spread = (state.rows, *ones) if len(state.shape) > 1 else (1,)
+            if lam.shape not in ((state.rows,), spread):
                 raise ValueError(f"t: shape {lam.shape} given; expected a number, or one per row of z ({state.rows},)")
-            lam = lam.reshape((state.rows, *ones) if len(state.shape) > 1 else (1,))
+            lam = lam.reshape(spread)
         value = self._value(z, data, state)
         if self._homotopy == "newton":
             if self._r0 is None:
                 start = door.outward(self._z0)
                 first = self._args + gathered_all(self._row_args, None, door)
                 self._r0 = self._value(start, first, whole) - self._z0
-            right = self._r0 if places is None else door.take(self._r0, door.xp.asarray(places))
+            right = self._r0 if places is None else door.take(self._r0, places)
             lam = lam * 0 + 1
         else:
             right = value - z0
@@ -393,8 +396,7 @@ def gathered_all(row_data: tuple[Any, ...], places: Any, door: Any) -> tuple[Any
     """The row data of these rows, or of all."""
     if places is None:
         return row_data
-    at = door.xp.asarray(places)
-    return tuple(door.outward(door.take(door.inward(data), at)) for data in row_data)
+    return tuple(door.outward(door.take(door.inward(data), places)) for data in row_data)
 
 
 def davidenko(
@@ -426,7 +428,7 @@ def davidenko(
         rtol: of the linear systems; None as for :func:`linear_solve`, and by differences sqrt(eps).
 
     Returns:
-        A :class:`Davidenko`, a callable ``field(t, z)`` that an integrator takes as its right-hand side.
+        A :class:`Davidenko`, a callable ``field(t, z)`` that :func:`odeint` takes as its right-hand side.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or out of range, or an option is unknown.
@@ -435,11 +437,9 @@ def davidenko(
 
     Example:
         >>> import numpy as np, deqcore
-        >>> f, z, steps = lambda z: np.tanh(0.5 * z + 1.0), np.zeros((1, 1)), 50
-        >>> field = deqcore.davidenko(f, z)
-        >>> for step in range(steps):
-        ...     middle = z + field(step / steps, z) / (2 * steps)
-        ...     z = z + field((step + 0.5) / steps, middle) / steps
+        >>> f, z0 = lambda z: np.tanh(0.5 * z + 1.0), np.zeros((1, 1))
+        >>> field = deqcore.davidenko(f, z0)
+        >>> z = deqcore.odeint(field, z0, [0.0, 1.0], method=deqcore.RK4(steps=8)).value[-1]
         >>> bool(abs(f(z) - z).max() < 1e-4), field.polish(z).success
         (True, True)
     """

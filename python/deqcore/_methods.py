@@ -832,8 +832,7 @@ class SHINE(Approximate):
 BY_NAME: dict[str, Method] = {
     method.name: method
     for method in (
-        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), SteadyState(), NewtonKrylov(), Newton()),
-        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), NewtonKrylov(), Newton(), Homotopy()),
+        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), SteadyState(), NewtonKrylov(), Newton(), Homotopy()),
         *(GMRES(), BiCGSTAB(), Direct()),
         *(JacobianFree(), Neumann(), Phantom()),
     )

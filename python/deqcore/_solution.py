@@ -168,7 +168,8 @@ class Solution:
             methods estimate the residual on the way and measure it where they might end.
         error: float64, the estimated relative error of ``value``, if asked for.
         warm: a :class:`Warm` to start a later solve from, if asked for.
-        path: of a solve by :class:`Homotopy` alone, or by :func:`follow`: how the rows' paths went, a :class:`Path`.
+        path: of a solve by :class:`Homotopy`, or by :func:`follow`: how the rows' paths went, a :class:`Path`. None for
+            other methods, and of a ladder where several methods ran: only some rows have a path then.
 
     Example:
         >>> import numpy as np, deqcore

@@ -492,37 +492,45 @@ def smooth():
     return problems(30, 0.9, rows=3)
 
 
-def integrate(field, z, steps, order):
-    """Euler's method or the classical one of order 4, from lam = 0 to 1."""
-    h = 1 / steps
-    for step in range(steps):
-        t = step * h
-        k1 = field(t, z)
-        if order == 1:
-            z = z + h * k1
-            continue
-        k2 = field(t + h / 2, z + h / 2 * k1)
-        k3 = field(t + h / 2, z + h / 2 * k2)
-        k4 = field(t + h, z + h * k3)
-        z = z + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    return z
-
-
-def test_the_residual_falls_with_the_order_of_the_integrator(smooth):
+@pytest.mark.parametrize(
+    ("integrator", "order", "counts"),
+    [(deqcore.Euler, 1, (8, 16, 32, 64)), (deqcore.Midpoint, 2, (8, 16, 32, 64)), (deqcore.RK4, 4, (4, 8, 16, 32))],
+)
+@pytest.mark.parametrize("control", ["rows", "batch"])
+def test_the_residual_falls_with_the_order_of_the_integrator(smooth, integrator, order, counts, control):
     W, b, z0 = smooth
     field = deqcore.davidenko(f, z0, row_args=(W, b), jvp=jvp, rtol=1e-12)
-
-    def residuals(order, counts):
-        ends = [integrate(field, z0, steps, order) for steps in counts]
-        return [float(np.linalg.norm(f(z, W, b) - z)) for z in ends]
-
-    fourth = residuals(4, (4, 8, 16, 32))
-    assert all(12 <= a / b <= 20 for a, b in pairwise(fourth)), fourth
-    first = residuals(1, (8, 16, 32, 64))
-    assert all(1.8 <= a / b <= 2.2 for a, b in pairwise(first)), first
-    polished = field.polish(integrate(field, z0, 4, 4), rtol=1e-12)
+    shared = {"control": control, "pass_rows": control == "rows"}
+    ends = [deqcore.odeint(field, z0, [0.0, 1.0], method=integrator(steps), **shared).value[-1] for steps in counts]
+    residuals = [float(np.linalg.norm(f(z, W, b) - z)) for z in ends]
+    share = {1: 0.1, 2: 0.15, 4: 0.25}[order]
+    for longer, shorter in pairwise(residuals):
+        assert (1 - share) * 2**order <= longer / shorter <= (1 + share) * 2**order, residuals
+    assert field.linear_solves == field.nfe  # one of each per stage
+    polished = field.polish(ends[0], rtol=1e-12)
     assert polished.success
     assert size(f(polished.value, W, b) - polished.value).max() < 1e-10
+
+
+@pytest.mark.parametrize("method", ["dormand_prince", "bogacki_shampine"])
+@pytest.mark.parametrize("homotopy", ["fixed_point", "newton"])
+def test_steps_by_the_error_end_as_near_as_they_are_asked_to(smooth, method, homotopy):
+    W, b, z0 = smooth
+    field = deqcore.davidenko(f, z0, row_args=(W, b), jvp=jvp, rtol=1e-11, homotopy=homotopy)
+    ends = []
+    for rtol in (1e-4, 1e-7):
+        solution = deqcore.odeint(field, z0, [0.0, 1.0], method=method, rtol=rtol, atol=rtol, pass_rows=True)
+        assert solution.success
+        ends.append(solution)
+    wanted = field.polish(ends[1].value[-1], rtol=1e-12).value
+    for solution, rtol in zip(ends, (1e-4, 1e-7), strict=True):
+        assert np.abs(solution.value[-1] - wanted).max() < 100 * rtol
+        for row in range(len(z0)):  # in company a row takes the steps that it takes alone
+            one = slice(row, row + 1)
+            alone = deqcore.davidenko(f, z0[one], row_args=(W[one], b[one]), jvp=jvp, rtol=1e-11, homotopy=homotopy)
+            own = deqcore.odeint(alone, z0[one], [0.0, 1.0], method=method, rtol=rtol, atol=rtol)
+            assert own.accepted[0] == solution.accepted[row]
+            assert np.allclose(own.value[-1], solution.value[-1, one], atol=1e-9)
 
 
 @pytest.mark.parametrize("homotopy", ["fixed_point", "newton"])
@@ -565,6 +573,10 @@ def test_the_field_refuses_what_does_not_fit(smooth):
         field(0.5, z0.astype(np.float32))
     with pytest.raises(ValueError, match="t: "):
         field(np.zeros(2), z0)
+    with pytest.raises(ValueError, match="t: "):
+        field(np.zeros((1, 3)), z0)
+    with pytest.raises(TypeError, match="rows: "):
+        field(0.5, z0[:2], rows=[0.0, 1.0])
     with pytest.raises(TypeError, match="f: "):
         deqcore.davidenko(None, z0)
     with pytest.raises(TypeError, match="jvp: "):
@@ -572,7 +584,7 @@ def test_the_field_refuses_what_does_not_fit(smooth):
     with pytest.raises(ValueError, match="homotopy: "):
         deqcore.davidenko(np.cos, z0, homotopy="secant")
     with pytest.raises(TypeError, match="did you mean"):
-        deqcore.davidenko(np.cos, z0, metod="gmres")
+        deqcore.davidenko(np.cos, z0, methods="gmres")
     with pytest.raises(ValueError, match="method"):
         deqcore.davidenko(np.cos, z0, method="anderson")
     one = deqcore.davidenko(np.cos, np.zeros(3, np.float32))
