@@ -26,8 +26,10 @@ GROUPS = (
     "history16",
     "backward",
     "gradients",
+    "homotopy",
     "streaming",
     "training",
+    "ode",
 )
 CPP = GROUPS[:3]
 ON_REQUEST = ("device", "catalogue")  # needs a GPU and CuPy; takes many minutes

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "deqcore/base/error.hpp"
+#include "deqcore/base/ode_report.hpp"
 #include "deqcore/base/report.hpp"
 #include "deqcore/base/rows.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
@@ -88,6 +89,32 @@ struct ReportArrays {
             .trace_pitch = trace ? static_cast<std::int64_t>(trace->shape(1)) : 0};
   }
 };
+
+// The same of an integration.
+struct OdeArrays {
+  Vector<std::int8_t> status;
+  Matrix<std::int32_t> integers;  // a row each: evaluations, accepted, rejected
+  Vector<double> reached;
+
+  OdeReport view() const {
+    const std::size_t rows = status.shape(0);
+    return {.status = reinterpret_cast<Status*>(status.data()),
+            .evaluations = integers.data(),
+            .accepted = integers.data() + rows,
+            .rejected = integers.data() + 2 * rows,
+            .reached = reached.data()};
+  }
+};
+
+// An integration's values as rows: those at the first time, then those at the second.
+template <class T>
+Rows<T> values_of(const Matrix<T>& values, Rows<const T> z0, const Vector<const double>& times) {
+  const Rows<T> all = rows_of(values);
+  const auto count = static_cast<std::int64_t>(times.shape(0));
+  require(all.rows == count * z0.rows && all.width == z0.width, "values: ", all.rows, " x ", all.width,
+          " given; expected ", count * z0.rows, " x ", z0.width);
+  return all;
+}
 
 // What advance() says to the Python loop.
 enum Reply : int {

@@ -54,12 +54,15 @@ class Dialogue {
 
   std::int64_t count() const { return question_.count; }
   bool about_value() const { return question_.kind == Ask::value; }
+  Ask kind() const { return question_.kind; }
+  bool has_time() const { return question_.time != nullptr; }
   std::int64_t offset(const void* inside) const {
     return static_cast<const std::byte*>(inside) - static_cast<const std::byte*>(scratch_);
   }
   // Of what is asked about: the point, or the direction of a product.
   std::int64_t question_offset() const {
-    return offset(question_.kind == Ask::value ? question_.at.data : question_.along.data);
+    const bool point = question_.kind == Ask::value || question_.kind == Ask::rate;
+    return offset(point ? question_.at.data : question_.along.data);
   }
   std::int64_t rows_offset() const { return offset(question_.rows); }
   std::int64_t block_offset(int which) const { return offset(solver_->block(which).data); }
@@ -80,7 +83,9 @@ class Dialogue {
     const Question<T> before = question_;
     question_ = solver_->advance(dense_rows(answer, before.count, solver_->block(0).width));
     if (!question_) return done;
-    const bool same_kind = (question_.kind == Ask::value) == (before.kind == Ask::value);
+    const auto alike = [&](Ask kind) { return (question_.kind == kind) == (before.kind == kind); };
+    const bool same_kind =
+        alike(Ask::value) && alike(Ask::rate) && (question_.time == nullptr) == (before.time == nullptr);
     return same_kind && question_.count == before.count && question_.rows == before.rows ? flipped : reshaped;
   }
 
@@ -117,6 +122,10 @@ Rows<T> rows_at(std::uintptr_t address, std::int64_t rows, std::int64_t width) {
 // A report whose arrays lie at addresses of a device.
 struct DeviceReport {
   Report report;
+};
+
+struct DeviceOdeReport {
+  OdeReport report;
 };
 
 }  // namespace deqcore::python

@@ -132,6 +132,14 @@ void init_fixed_point(nb::module_& m) {
       .def_rw("history", &Broyden::history)
       .def_rw("full", &Broyden::full)
       .def_rw("growth", &Broyden::growth);
+  nb::enum_<SteadyState::Pair>(m, "Pair")
+      .value("bogacki_shampine", SteadyState::Pair::bogacki_shampine)
+      .value("dormand_prince", SteadyState::Pair::dormand_prince);
+  nb::class_<SteadyState>(m, "SteadyState")
+      .def(nb::init<>())
+      .def_rw("pair", &SteadyState::pair)
+      .def_rw("accuracy", &SteadyState::accuracy)
+      .def_rw("first_step", &SteadyState::first_step);
   bind<float>(m, "FixedPoint32");
   bind<double>(m, "FixedPoint64");
   bind_cuda<float>(m, "CudaFixedPoint32");

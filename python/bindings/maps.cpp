@@ -8,6 +8,7 @@
 
 #include "arrays.hpp"
 #include "deqcore/maps/dense.hpp"
+#include "deqcore/maps/field.hpp"
 #include "init.hpp"
 #include "prepared.hpp"
 #include "without_lock.hpp"
@@ -43,6 +44,17 @@ template <class... Methods>
 void bind_prepared(nb::module_& m, const char* name) {
   nb::class_<Prepared<Methods...>>(m, name).def(nb::init<std::variant<Methods...>, const Stop&, std::optional<int>>(),
                                                 nb::arg("method"), nb::arg("stop"), nb::arg("threads").none());
+}
+
+template <class Map, class T>
+Counts integrate(const Map& self, Matrix<const T> z0, Matrix<const T> injection, Vector<const double> times,
+                 Matrix<T> values, const OdeArrays& report, const OdeOptions& options, int threads) {
+  const Rows<const T> from = rows_of(z0);
+  const Rows<T> all = values_of(values, from, times);
+  return without_lock([&](Interrupt& interrupt) {
+    return self.integrate(threads, options, from, times.data(), static_cast<std::int64_t>(times.shape(0)),
+                          rows_of(injection), all.slice(0, from.rows), report.view(), &interrupt);
+  });
 }
 
 template <class T>
@@ -122,6 +134,10 @@ void bind(nb::module_& m, const char* name) {
            nb::arg("injection"), nb::arg("g"))
       .def("differentiate_prepared", &differentiate_prepared<T>, nb::arg("forward"), nb::arg("backward"), nb::arg("z0"),
            nb::arg("injection"), nb::arg("g").none(), nb::arg("target").none())
+      .def("integrate", &integrate<D, T>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
+           nb::arg("times").noconvert(), nb::arg("values").noconvert(), nb::arg("report"), nb::arg("options"),
+           nb::arg("threads"))
+      .def("integrate_bytes", &D::integrate_bytes, nb::arg("threads"), nb::arg("options"), nb::arg("rows"))
       .def(
           "copy_weights", [](const D& self, Out W) { self.copy_weights(W.data()); }, nb::arg("W").noconvert())
       .def("solve_bytes", nb::overload_cast<int, const Method&, const Stop&, std::int64_t>(&D::solve_bytes, nb::const_),
@@ -131,6 +147,63 @@ void bind(nb::module_& m, const char* name) {
            nb::arg("threads"), nb::arg("method"), nb::arg("stop"), nb::arg("rows"))
       .def("solve_adjoint_bytes", &D::solve_adjoint_bytes, nb::arg("threads"), nb::arg("method"), nb::arg("stop"),
            nb::arg("rows"));
+}
+
+template <class T>
+void bind_field(nb::module_& m, const char* name) {
+  using F = Field<T>;
+  using In = Matrix<const T>;
+  using Out = Matrix<T>;
+  nb::class_<F>(m, name)
+      .def(
+          "__init__",
+          [](F* self, In A1, In A2, Vector<const T> b2, const std::string& activation) {
+            require(static_cast<std::int64_t>(b2.shape(0)) == rows_of(A2).rows, "b2: ", b2.shape(0),
+                    " given; expected ", rows_of(A2).rows);
+            new (self) F(rows_of(A1), rows_of(A2), b2.data(), activation_named(activation));
+          },
+          nb::arg("A1").noconvert(), nb::arg("A2").noconvert(), nb::arg("b2").noconvert(), nb::arg("activation"))
+      .def(
+          "value",
+          [](const F& self, In z, In u, Out value, int threads) {
+            const nb::gil_scoped_release others_run;
+            self.value(CpuQueue(threads), rows_of(z), rows_of(u), rows_of(value));
+          },
+          nb::arg("z").noconvert(), nb::arg("u").noconvert(), nb::arg("value").noconvert(), nb::arg("threads"))
+      .def(
+          "vjp",
+          [](const F& self, In z, In u, In a, Out dz, Out du, Out dA1, Out dA2, Vector<T> db2) {
+            const nb::gil_scoped_release others_run;
+            self.vjp(rows_of(z), rows_of(u), rows_of(a), rows_of(dz), rows_of(du),
+                     {.A1 = rows_of(dA1), .A2 = rows_of(dA2), .b2 = db2.data()});
+          },
+          nb::arg("z").noconvert(), nb::arg("u").noconvert(), nb::arg("a").noconvert(), nb::arg("dz").noconvert(),
+          nb::arg("du").noconvert(), nb::arg("dA1").noconvert(), nb::arg("dA2").noconvert(), nb::arg("db2").noconvert())
+      .def("integrate", &integrate<F, T>, nb::arg("z0").noconvert(), nb::arg("u").noconvert(),
+           nb::arg("times").noconvert(), nb::arg("values").noconvert(), nb::arg("report"), nb::arg("options"),
+           nb::arg("threads"))
+      .def("integrate_bytes", &F::integrate_bytes, nb::arg("threads"), nb::arg("options"), nb::arg("rows"))
+      .def(
+          "differentiate",
+          [](const F& self, In earlier, In later, In u, double t_earlier, double t_later, Out a, Out du, Out dA1,
+             Out dA2, Vector<T> db2, const OdeArrays& report, const OdeOptions& options, int gradient, int threads) {
+            return without_lock([&](Interrupt& interrupt) {
+              return self.differentiate(threads, options, static_cast<OdeGradient>(gradient), rows_of(earlier),
+                                        rows_of(later), rows_of(u), t_earlier, t_later, rows_of(a), rows_of(du),
+                                        {.A1 = rows_of(dA1), .A2 = rows_of(dA2), .b2 = db2.data()}, report.view(),
+                                        &interrupt);
+            });
+          },
+          nb::arg("earlier").noconvert(), nb::arg("later").noconvert(), nb::arg("u").noconvert(), nb::arg("t_earlier"),
+          nb::arg("t_later"), nb::arg("a").noconvert(), nb::arg("du").noconvert(), nb::arg("dA1").noconvert(),
+          nb::arg("dA2").noconvert(), nb::arg("db2").noconvert(), nb::arg("report"), nb::arg("options"),
+          nb::arg("gradient"), nb::arg("threads"))
+      .def(
+          "differentiate_bytes",
+          [](const F& self, const OdeOptions& options, int gradient, std::int64_t rows, int threads) {
+            return self.differentiate_bytes(threads, options, static_cast<OdeGradient>(gradient), rows);
+          },
+          nb::arg("options"), nb::arg("gradient"), nb::arg("rows"), nb::arg("threads"));
 }
 
 }  // namespace
@@ -153,6 +226,8 @@ void init_maps(nb::module_& m) {
   bind_prepared<AdjointMethod>(m, "PreparedAdjoint");
   bind<float>(m, "Dense32");
   bind<double>(m, "Dense64");
+  bind_field<float>(m, "Field32");
+  bind_field<double>(m, "Field64");
 }
 
 }  // namespace deqcore::python

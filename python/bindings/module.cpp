@@ -29,5 +29,7 @@ NB_MODULE(_core, m) {
   deqcore::python::init_linear(m);
   deqcore::python::init_adjoint(m);
   deqcore::python::init_newton(m);
+  deqcore::python::init_continuation(m);
+  deqcore::python::init_ode(m);
   deqcore::python::init_maps(m);
 }

@@ -19,6 +19,7 @@ from ._methods import (
     SHINE,
     Approximate,
     Direct,
+    Homotopy,
     Method,
     Neumann,
     Newton,
@@ -189,7 +190,7 @@ def _check_options(
     check_on_failure(on_failure)
     retire_word, retire_as = retire_named(retire, retire_by_default)
     chosen = resolve_method(method, name)
-    of_map = name in ("fixed_point", "root")
+    of_map = name in ("fixed_point", "root", "follow")
     stop = stop_rule(
         rtol=rtol,
         atol=atol,
@@ -286,7 +287,7 @@ class Setup:
         rows, width = state.block.shape
         family = "adjoint" if self.name == "tangent" else "fixed_point" if self.name == "root" else self.name
         if isinstance(self.chosen, NewtonMethod):
-            family = "newton"
+            family = "continuation" if isinstance(self.chosen, Homotopy) else "newton"
         options = (self.options.native, self.stop, *form)
         made: tuple[Any, Any] = state.door.solver(family, state.dtype, rows, width, state.shape, options, self.threads)
         return made
@@ -299,6 +300,7 @@ class Setup:
         failed: int | None = None,
         error: Any = None,
         warm: Any = None,
+        path: Any = None,
     ) -> Solution:
         """The solution; raises or warns about it if it is not one. ``failed``: rows without one, if already known."""
         report, options = self.report, self.options
@@ -325,6 +327,7 @@ class Setup:
             _method=self.chosen.name,
             _solver=self.name,
             products=counts.products,
+            path=path,
         )
         if self.on_failure != "return" and (report.failed() if failed is None else failed):
             complain(solution, self.name, self.on_failure, self.frames)

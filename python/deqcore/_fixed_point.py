@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _core
 from ._arrays import Array, door_for
+from ._continuation import parted, solve_path
 from ._dialogue import (
     Setup,
     State,
@@ -24,9 +25,10 @@ from ._dialogue import (
     gathered,
 )
 from ._ladder import climb, default_ladder, first_share, is_ladder, placed, rungs_of
-from ._methods import Method, NewtonMethod, native_of, resolve_method
+from ._methods import Homotopy, Method, NewtonMethod, native_of, resolve_method
 from ._newton import check_jvp, own_product, solve_newton
 from ._options import bounded, check_callback, check_on_failure, flag, integer, keyword_options, refuse_unknown
+from ._path import Path
 from ._solution import Callback, Solution
 from ._warm import (
     History,
@@ -93,18 +95,18 @@ def fixed_point(
         row_args: arrays with one entry per row, passed to f gathered to the rows asked about.
         pass_rows: also pass ``rows=``, the int32 indices of the rows asked about.
         method: :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`, :class:`Picard`, :class:`NewtonKrylov`,
-            :class:`Newton`, or a name; or a list of them, a ladder: rows that the first did not solve go on under the
-            next from their best points, held against the same scale, each method with an equal share of the steps that
-            are left. None is :class:`Anderson`, and for rows that it did not solve :class:`Broyden` and
-            NewtonKrylov(restart=20), unless a history is kept or gone on with. Where rows cannot be asked about alone
-            (see ``retire``), one failed row has the whole batch asked about again.
+            :class:`Newton`, :class:`Homotopy`, or a name; or a list of them, a ladder: rows that the first did not
+            solve go on under the next from their best points, held against the same scale, each method with an equal
+            share of the steps that are left. None is :class:`Anderson`, and for rows that it did not solve
+            :class:`Broyden` and NewtonKrylov(restart=20), unless a history is kept or gone on with. Where rows cannot
+            be asked about alone (see ``retire``), one failed row has the whole batch asked about again.
         jvp: for Newton's methods: products J(z) v with J = df/dz, called ``jvp(z, v, *args, *row_args)`` with v shaped
             like z; None is differences of f. A native map has its own.
         rtol: relative tolerance, at least 4 eps; None is sqrt(eps) of the dtype.
         atol: absolute tolerance in the units of the norm, at least 0.
-        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`Newton`
-            100 (width + 1), for :class:`NewtonKrylov` 50 (min(width, restart) + 2); for each of a ladder's methods as
-            much, but at most 1000 for a rescue that was not asked for.
+        max_steps: most map evaluations per row, products counted too. None is 200; for :class:`Newton` 100 (width + 1),
+            for :class:`NewtonKrylov` 50 (min(width, restart) + 2), for :class:`Homotopy` what its linear systems may
+            need; for each of a ladder's methods as much, but at most 1000 for a rescue that was not asked for.
         norm: 2 or ``math.inf``, over each row.
         scale: S0 in place of the measured one: a number, or one per row.
         warm, ids, keep: start from an earlier solve's :class:`Warm`, rows matched by position or by ``ids``, one
@@ -219,6 +221,9 @@ def _fixed_point(
             return by_ladder(default_ladder("fixed_point")[1:], before)
         if is_ladder(method):
             return by_ladder(rungs_of(method, "fixed_point"))
+        own = None
+        if isinstance(method, Homotopy):
+            method, own = parted(method)
         steps = max_steps
         if method is None and max_steps is not None:
             steps = first_share(bounded(max_steps, "max_steps"))
@@ -256,15 +261,18 @@ def _fixed_point(
             learnt = None if memory is None else History(setup.chosen, memory)
             return kept(setup.value, warm, keys, state, setup.report.status, learnt)
 
-        def finish(counts: Any, held: int, copies: int = 0, failed: int | None = None) -> Solution:
-            solution = setup.finish(counts, held, copies, failed, warm=handle())
+        def finish(
+            counts: Any, held: int, copies: int = 0, failed: int | None = None, path: Path | None = None
+        ) -> Solution:
+            solution = setup.finish(counts, held, copies, failed, warm=handle(), path=path)
             if rescues and (setup.report.failed() if failed is None else failed):
                 return by_ladder(default_ladder("fixed_point")[1:], solution, 8)
             return solution
 
+        continued = isinstance(setup.chosen, Homotopy)
         if isinstance(f, Dense):
             injection = f._injection(args, row_args, pass_rows, state, "z0")
-            if callback is None:
+            if callback is None and not continued:
                 remembered = (*history, memory) if going_on or memory is not None else ()
                 return finish(*f._solve(setup, start, injection, scales, remembered))
             row_args = (f._per_row(injection, state),)
@@ -273,6 +281,9 @@ def _fixed_point(
         if isinstance(setup.chosen, NewtonMethod):
             product = partial(f._product_of, product="jvp", threads=setup.threads) if isinstance(f, Dense) else jvp
             product = product or own_product(f)
+            if continued:
+                path = solve_path(setup, start, call, product, own, args, row_data, pass_rows, scales, callback)
+                return finish(*path)
             ended = solve_newton(setup, start, call, product, args, row_data, pass_rows, scales, callback)
             return finish(*ended)
 
@@ -397,6 +408,11 @@ def scratch_bytes(
     chosen = resolve_method(method, "fixed_point")
     shape = integer(rows, "rows"), integer(width, "width")
     single, differences = resolved == np.float32, not flag(jvp, "jvp")
+    if isinstance(chosen, Homotopy):
+        path = _core.FollowPath32 if single else _core.FollowPath64
+        differences = differences if isinstance(chosen.H, str) else chosen.jvp is None
+        form = differences, chosen.rate is None, True
+        return int(path.scratch_bytes(*shape, native_of(parted(chosen)[0]), _core.Stop(), *form))
     if isinstance(chosen, NewtonMethod):
         newton = _core.NewtonSolve32 if single else _core.NewtonSolve64
         return int(newton.scratch_bytes(*shape, native_of(chosen), _core.Stop(), False, differences))

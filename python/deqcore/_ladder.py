@@ -202,5 +202,6 @@ def _rescue(
         copies=before.copies + after.copies,
         scratch_bytes=max(before.scratch_bytes, after.scratch_bytes),
         trace=trace,
+        path=None,  # of one method alone
     )
     return joined, better

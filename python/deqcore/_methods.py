@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, ClassVar, NoReturn
@@ -23,6 +24,7 @@ __all__ = [
     "BiCGSTAB",
     "Broyden",
     "Direct",
+    "Homotopy",
     "JacobianFree",
     "Method",
     "Neumann",
@@ -31,6 +33,8 @@ __all__ = [
     "NewtonMethod",
     "Phantom",
     "Picard",
+    "SteadyState",
+    "Tracker",
     "default_steps",
     "native_of",
     "resolve_method",
@@ -40,10 +44,10 @@ __all__ = [
 class Method:
     """Base of the methods. Each is a frozen set of options; its numbers are checked when it is made.
 
-    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`. Newton's methods,
-    which also find roots as such: :class:`NewtonKrylov`, :class:`Newton`. Linear methods: :class:`GMRES`,
-    :class:`BiCGSTAB`, :class:`Direct`. Approximate gradients, by name: :class:`JacobianFree`, :class:`Neumann`,
-    :class:`Phantom`, :class:`SHINE`.
+    Fixed-point methods: :class:`Picard`, :class:`Anderson`, :class:`AndersonTypeI`, :class:`Broyden`,
+    :class:`SteadyState`. Newton's methods, which also find roots as such: :class:`NewtonKrylov`, :class:`Newton`.
+    Continuation: :class:`Homotopy`. Linear methods: :class:`GMRES`, :class:`BiCGSTAB`, :class:`Direct`. Approximate
+    gradients, by name: :class:`JacobianFree`, :class:`Neumann`, :class:`Phantom`, :class:`SHINE`.
 
     Example:
         >>> import deqcore
@@ -288,6 +292,63 @@ class Broyden(Method):
         options = _core.Broyden()
         options.history, options.growth = self.history, self.growth
         options.full = getattr(_core.Full, self.full)
+        return options
+
+
+@dataclass(frozen=True, init=False)
+class SteadyState(Method):
+    """The continuous equilibrium model: dz/dt = f(z) - z integrated to where it rests, row by row.
+
+    An explicit pair with the error of a step held below ``accuracy`` times the step itself, so that the steps are as
+    long as is stable: 3 evaluations each by the pair of Bogacki and Shampine, 6 by that of Dormand and Prince. A rest
+    point is a fixed point of f, tested like any other, and implicit differentiation is valid there. It needs no
+    contraction, only that the rest point attracts: J - I has its eigenvalues in the left half plane. Where others
+    converge, it takes several times more evaluations than they do. ``rejected`` counts steps given up.
+
+    Args:
+        pair: ``"bogacki_shampine"`` or ``"dormand_prince"``. Memory: 7 or 10 states per row.
+        accuracy: largest error of a step, as a share of it, in (0, 0.2]; beyond that steps are not stable.
+        first_step: in the units of t, above 0.
+
+    Raises:
+        ValueError: a number is outside its range, or ``pair`` is neither.
+        TypeError: a number is of the wrong kind, or an option is unknown.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> steep = lambda z: -5 * z + 6                                  # no contraction: Picard runs away
+        >>> z = deqcore.fixed_point(steep, np.zeros((1, 1)), method=deqcore.SteadyState())
+        >>> z.success, z.value.round(6).tolist()
+        (True, [[1.0]])
+    """
+
+    pair: str
+    accuracy: float
+    first_step: float
+    name: ClassVar[str] = "steady_state"
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point",)
+
+    def __init__(
+        self,
+        *,
+        pair: str = "bogacki_shampine",
+        accuracy: float = 0.1,
+        first_step: float = 1.0,
+        **unknown: NoReturn,
+    ) -> None:
+        if unknown:
+            refuse_unknown("SteadyState", unknown, ("pair", "accuracy", "first_step"))
+        if not isinstance(pair, str) or pair not in ("bogacki_shampine", "dormand_prince"):
+            raise ValueError(f"pair: {pair!r} given; expected 'bogacki_shampine' or 'dormand_prince'")
+        object.__setattr__(self, "pair", pair)
+        object.__setattr__(self, "accuracy", real(accuracy, "accuracy"))
+        object.__setattr__(self, "first_step", real(first_step, "first_step"))
+        _core.FixedPoint64.scratch_bytes(1, 1, self._native(), _core.Stop())
+
+    def _native(self) -> Any:
+        options = _core.SteadyState()
+        options.accuracy, options.first_step = self.accuracy, self.first_step
+        options.pair = getattr(_core.Pair, self.pair)
         return options
 
 
@@ -575,6 +636,169 @@ class Newton(NewtonMethod):
 
 
 @dataclass(frozen=True, init=False)
+class Tracker:
+    """How a path H(z, lam) = 0 is followed from lam = 0 to 1: predictor, corrector, and the rules for the step h.
+
+    ``"arclength"``, pseudo-arclength continuation (Keller 1977): h is a length along the path, the predictor its
+    tangent, and Newton's corrections stay across it, so that a path may turn back in lam (a fold) and go on. The
+    bordered matrix [[dH/dz, dH/dlam], [tangent]] is regular there although dH/dz is not. ``"natural"``: h is a step in
+    lam, and a path that turns back ends as ``step_underflow``.
+
+    A trial that is not back on the path after ``corrections`` of Newton's steps, or whose tangent turns by more than
+    ``angle`` allows, is given up for half the step; after at most 2 corrections (natural: 3) h grows by half.
+
+    Args:
+        along: ``"arclength"`` or ``"natural"``.
+        first_step: h at lam = 0; None is 0.1 for arclength and 0.05 for natural.
+        most_step: the longest h, in units of z; where \\|z\\| is above its scale, longer in proportion.
+        least_step: a shorter h ends the row as ``step_underflow``.
+        tolerance: of \\|H\\| on the way, relative to \\|z\\|; None is 1e-9 for float64 and 2e-5 for float32. The end is
+            held against ``rtol`` of the solve instead.
+        corrections: Newton's steps back to the path, 1 to 100.
+        angle: least cosine between the tangents of two points, in (0, 1).
+        blow_up: a \\|z\\| above this many times its scale is a path to infinity.
+        max_solves: linear systems per row.
+        dense_width: rows up to this width are solved by LU of the Jacobian, from one product per column; wider ones by
+            GMRES from products alone. 0 to 4096. Memory: (width + 1)^2 float64 per row.
+        restart: vectors in GMRES's basis, 1 to 500. Memory: restart + 4 states per row.
+
+    Raises:
+        ValueError: a number is outside its range, or ``along`` is neither.
+        TypeError: a number is of the wrong kind, or an option is unknown.
+
+    Example:
+        >>> import deqcore
+        >>> deqcore.Tracker("natural", first_step=0.1).along
+        'natural'
+    """
+
+    along: str
+    first_step: float | None
+    most_step: float
+    least_step: float
+    tolerance: float | None
+    corrections: int
+    angle: float
+    blow_up: float
+    max_solves: int
+    dense_width: int
+    restart: int
+
+    def __init__(
+        self,
+        along: str = "arclength",
+        *,
+        first_step: float | None = None,
+        most_step: float = 2.0,
+        least_step: float = 1e-7,
+        tolerance: float | None = None,
+        corrections: int = 6,
+        angle: float = 0.9,
+        blow_up: float = 1e4,
+        max_solves: int = 2000,
+        dense_width: int = 64,
+        restart: int = 80,
+        **unknown: NoReturn,
+    ) -> None:
+        if unknown:
+            refuse_unknown("Tracker", unknown, [field.name for field in fields(self)])
+        if not isinstance(along, str) or along not in ("arclength", "natural"):
+            raise ValueError(f"along: {along!r} given; expected 'arclength' or 'natural'")
+        given = {"most_step": most_step, "least_step": least_step, "angle": angle, "blow_up": blow_up}
+        for name, value in given.items():
+            object.__setattr__(self, name, real(value, name))
+        for name, optional in (("first_step", first_step), ("tolerance", tolerance)):
+            object.__setattr__(self, name, None if optional is None else real(optional, name))
+            if optional is not None and not getattr(self, name) > 0:
+                raise ValueError(f"{name}: {optional} given; expected a number above 0, or None")
+        whole = {"corrections": corrections, "max_solves": max_solves, "dense_width": dense_width, "restart": restart}
+        for name, value in whole.items():
+            object.__setattr__(self, name, integer(value, name))
+        object.__setattr__(self, "along", along)
+        _core.FollowPath64.scratch_bytes(
+            1, max(self.dense_width, 0) + 1, self._native("fixed_point"), _core.Stop(), *[True] * 3
+        )
+
+    def _native(self, kind: str) -> Any:
+        options = _core.Homotopy()
+        options.kind, options.tracker = getattr(_core.HomotopyKind, kind), getattr(_core.Tracker, self.along)
+        options.first_step, options.tolerance = self.first_step or 0.0, self.tolerance or 0.0
+        for name in ("most_step", "least_step", "corrections", "angle", "blow_up", "max_solves", "dense_width"):
+            setattr(options, name, getattr(self, name))
+        options.restart = self.restart
+        return options
+
+
+@dataclass(frozen=True, init=False)
+class Homotopy(NewtonMethod):
+    """Continuation: a path from an equation that is solved to z = f(z), for rows that nothing else solves.
+
+    ``"fixed_point"``: H(z, lam) = z - lam f(z) - (1 - lam) z0. For a bounded f, and almost every z0, the path reaches
+    lam = 1, though it may turn back in lam on the way (Chow, Mallet-Paret and Yorke 1978). ``"newton"``:
+    H = r(z) - (1 - lam) r(z0) with r(z) = z - f(z), for which nothing of the kind holds. Or a homotopy of your own,
+    with H(z0, 0) = 0 (or nearly) and H(z, 1) = 0 at fixed points of f: statuses come from f(z) - z all the same.
+
+    As ``method=`` of :func:`fixed_point`, alone or as the last of a ladder, or as ``homotopy=`` of :func:`follow`,
+    which also says how the path went. It costs several times as much as Newton's method where that works: see
+    docs/continuation.md.
+
+    Args:
+        H: ``"fixed_point"``, ``"newton"``, or a callable ``H(z, lam, *args, *row_args)``; lam has an entry per row, in
+            the dtype of z and a shape that broadcasts against it.
+        tracker: a :class:`Tracker`, or ``"arclength"`` or ``"natural"``.
+        jvp: of an own H: products (dH/dz) v, called ``jvp(z, lam, v, *args, *row_args)``; None is differences.
+        rate: of an own H: dH/dlam, called ``rate(z, lam, *args, *row_args)``; None is differences.
+
+    Raises:
+        ValueError: H is no known name, or jvp or rate is given without a callable H.
+        TypeError: H, tracker, jvp or rate is of the wrong kind, or an option is unknown.
+
+    Example:
+        >>> import numpy as np, deqcore
+        >>> steep = lambda z: np.tanh(-4.0 * z + 1.0)
+        >>> deqcore.fixed_point(steep, np.zeros((1, 1)), method=deqcore.Homotopy()).value.round(6).tolist()
+        [[0.199458]]
+    """
+
+    H: Any
+    tracker: Tracker
+    jvp: Callable[..., Any] | None
+    rate: Callable[..., Any] | None
+    name: ClassVar[str] = "homotopy"
+    _solves: ClassVar[tuple[str, ...]] = ("fixed_point", "follow")
+
+    def __init__(
+        self,
+        H: Any = "fixed_point",
+        *,
+        tracker: Any = "arclength",
+        jvp: Callable[..., Any] | None = None,
+        rate: Callable[..., Any] | None = None,
+        **unknown: NoReturn,
+    ) -> None:
+        if unknown:
+            refuse_unknown("Homotopy", unknown, ("H", "tracker", "jvp", "rate"))
+        if isinstance(H, str) and H not in ("fixed_point", "newton"):
+            raise ValueError(f"H: {H!r} given; expected 'fixed_point', 'newton' or a callable")
+        if not isinstance(H, str) and not callable(H):
+            raise TypeError(f"H: {H!r} given; expected 'fixed_point', 'newton' or a callable")
+        for what, given in (("jvp", jvp), ("rate", rate)):
+            if given is not None and isinstance(H, str):
+                raise ValueError(f"{what}: given with H {H!r}; expected None: only a homotopy of your own has one")
+            if given is not None and not callable(given):
+                raise TypeError(f"{what}: {given!r} given; expected a callable, or None for differences")
+        if not isinstance(tracker, (str, Tracker)):
+            raise TypeError(f"tracker: {tracker!r} given; expected a deqcore.Tracker, 'arclength' or 'natural'")
+        object.__setattr__(self, "H", H)
+        object.__setattr__(self, "tracker", Tracker(tracker) if isinstance(tracker, str) else tracker)
+        object.__setattr__(self, "jvp", jvp)
+        object.__setattr__(self, "rate", rate)
+
+    def _native(self) -> Any:
+        return self.tracker._native(self.H if isinstance(self.H, str) else "own")
+
+
+@dataclass(frozen=True, init=False)
 class SHINE(Approximate):
     """The inverse that the forward solve has learnt, at no product at all (Ramzi, Mannel, Bai, Starck et al. 2022).
 
@@ -629,7 +853,7 @@ class SHINE(Approximate):
 BY_NAME: dict[str, Method] = {
     method.name: method
     for method in (
-        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), NewtonKrylov(), Newton()),
+        *(Picard(), Anderson(), AndersonTypeI(), Broyden(), SteadyState(), NewtonKrylov(), Newton(), Homotopy()),
         *(GMRES(), BiCGSTAB(), Direct()),
         *(JacobianFree(), Neumann(), Phantom()),
     )
@@ -640,6 +864,7 @@ _DEFAULTS: dict[str, Method] = {
     "adjoint": BY_NAME["gmres"],
     "tangent": BY_NAME["gmres"],
     "linear_solve": BY_NAME["gmres"],
+    "follow": BY_NAME["homotopy"],
 }
 
 
@@ -667,6 +892,10 @@ def default_steps(method: Method, width: int) -> int:
     """Evaluations and products per row where none are given: Newton's methods have 50 or 100 whole steps."""
     if isinstance(method, Newton):
         return 100 * (width + 1)
+    if isinstance(method, Homotopy):  # as many linear systems as it may solve, or so
+        tracker = method.tracker
+        each = width if width <= tracker.dense_width else min(width + 1, tracker.restart)
+        return min(tracker.max_solves * (each + 3), 2**31 - 1)
     return 50 * (min(width, method.restart) + 2) if isinstance(method, NewtonKrylov) else 200
 
 

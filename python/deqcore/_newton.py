@@ -25,7 +25,8 @@ def check_jvp(jvp: Any, f: Any, method: Any) -> None:
     if isinstance(f, (Dense, Monotone)):
         raise ValueError(f"jvp: given with {f!r}; expected None: this map has its own products")
     rungs = method if is_ladder(method) else [method]
-    if not any(rung in (None, "newton", "newton_krylov") or isinstance(rung, NewtonMethod) for rung in rungs):
+    named = (None, "newton", "newton_krylov", "homotopy")
+    if not any(rung in named or isinstance(rung, NewtonMethod) for rung in rungs):
         raise ValueError(f"jvp: given with method {method!r}; expected None: only Newton's methods ask for products")
 
 

@@ -12,6 +12,9 @@ import numpy as np
 from ._fixed_point import scratch_bytes
 from ._ladder import is_ladder, rungs_of
 from ._methods import Method, NewtonKrylov, Picard, resolve_method
+from ._ode_gradient import check_gradient_kind, gradient_bytes
+from ._ode_methods import OdeMethod
+from ._odeint import REPORT_BYTES, integration_bytes
 from ._options import integer, keyword_options, refuse_unknown
 from ._warm import check_keep, check_remembers, history_words
 
@@ -58,13 +61,19 @@ def plan(
     method: Any = None,
     keep: str | None = None,
     jvp: bool = False,
+    times: int = 2,
+    gradient: str | None = None,
     memory_budget: int | None = None,
     **unknown: NoReturn,
 ) -> Plan:
     """Exactly how much memory :func:`fixed_point` takes on a callable, and the method that keeps within a budget.
 
-    Not counted: z0, a handle given as ``warm``, what the map makes itself, ``trace=True`` (8 bytes per row and step of
-    ``max_steps``), and copies of answers that are not contiguous.
+    With a method of :func:`odeint` it is the memory of an integration, or of its gradient by :func:`odeint_adjoint`.
+    That of ``"adjoint"`` and ``"frozen"`` does not depend on the number of steps; that of ``"solver"`` grows by the
+    points of every step between two times.
+
+    Not counted: z0, a handle given as ``warm``, what the map makes itself and what ``vjp`` gives, ``trace=True`` (8
+    bytes per row and step of ``max_steps``), and copies of answers that are not contiguous.
 
     Args:
         rows: samples in the batch.
@@ -74,6 +83,8 @@ def plan(
             rescues rows that it does not solve may take more, and is left out where there is no memory for it.
         keep: as for :func:`fixed_point`.
         jvp: whether Newton's methods are given products, or take differences.
+        times: of an integration: requested times.
+        gradient: of an integration: None for itself, or its gradient ``"adjoint"``, ``"solver"`` or ``"frozen"``.
         memory_budget: most bytes for scratch, result and handle; the history is lowered until they fit. None is no
             limit.
 
@@ -93,6 +104,10 @@ def plan(
     """
     if unknown:
         refuse_unknown("plan", unknown, _OPTIONS)
+    if isinstance(method, OdeMethod):
+        return _plan_integration(rows, width, dtype, method, times, gradient, keep, memory_budget)
+    if gradient is not None:
+        raise ValueError(f"gradient: {gradient!r} given; expected None: it is of methods of odeint()")
     ladder = is_ladder(method)
     rungs = rungs_of(method, "fixed_point") if ladder else [resolve_method(method, "fixed_point")]
     rows, width = integer(rows, "rows"), integer(width, "width")
@@ -135,6 +150,28 @@ def plan(
 
 
 _OPTIONS = keyword_options(plan)
+
+
+def _plan_integration(
+    rows: Any, width: Any, dtype: Any, method: OdeMethod, times: Any, gradient: Any, keep: Any, memory_budget: Any
+) -> Plan:
+    rows, width, times = integer(rows, "rows"), integer(width, "width"), integer(times, "times")
+    scratch_bytes(rows, width, dtype, method="picard")  # refuses bad rows, width, dtype
+    if times < 2:
+        raise ValueError(f"times: {times} given; expected at least two")
+    if keep is not None:
+        raise ValueError(f"keep: {keep!r} given; expected None: an integration keeps nothing")
+    state = rows * width * np.dtype(dtype).itemsize
+    if gradient is None:
+        found = Plan(method, integration_bytes(method, rows, width, dtype), times * state + rows * REPORT_BYTES)
+    else:
+        check_gradient_kind(gradient)
+        if gradient == "solver" and method.steps is None:
+            raise ValueError(f"method: {method!r} given; the gradient through the solver needs a number of steps")
+        found = Plan(method, gradient_bytes(method, gradient, rows, width, dtype), state)
+    if memory_budget is not None and found.bytes > integer(memory_budget, "memory_budget"):
+        raise MemoryError(f"memory_budget: {memory_budget} bytes given; {method!r} needs {found.bytes}")
+    return found
 
 
 def _shortened(method: Method) -> Iterator[Method]:

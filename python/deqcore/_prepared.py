@@ -16,7 +16,7 @@ from ._arrays import numpy_door
 from ._dialogue import Options, is_plain, options_of
 from ._ladder import first_share
 from ._linear import DEFAULT_RTOL
-from ._methods import SHINE, Phantom
+from ._methods import SHINE, Homotopy, Phantom
 from ._options import bounded
 
 
@@ -55,7 +55,10 @@ def prepare_solve(dtype: Any, width: int, method: Any, rtol: Any, atol: Any, max
     """As :func:`deqcore.fixed_point` takes them: norm, look_every, retire, threads and on_failure are the others."""
     if method is None and max_steps is not None:
         max_steps = first_share(bounded(max_steps, "max_steps"))
-    return _prepared("fixed_point", dtype, width, method, rtol, atol, max_steps, *others)
+    prepared = _prepared("fixed_point", dtype, width, method, rtol, atol, max_steps, *others)
+    if prepared.native is None:
+        raise TypeError("followed from Python")
+    return prepared
 
 
 def prepare_adjoint(dtype: Any, width: int, *given: Any) -> Prepared:
@@ -83,6 +86,11 @@ def prepare_step(
     forward = _prepared("fixed_point", dtype, width, method, rtol, 0.0, max_steps, *others)
     backward = _prepared("adjoint", dtype, width, adjoint_method, adjoint_rtol, 0.0, adjoint_max_steps, *others)
     chosen = backward.options.chosen
+    if isinstance(forward.options.chosen, Homotopy):
+        raise ValueError(
+            f"method: {forward.options.chosen!r} given; value_and_gradients() follows no path: use fixed_point() and "
+            f"adjoint()"
+        )
     if isinstance(chosen, Phantom):
         raise ValueError(
             f"adjoint_method: {chosen!r} given; value_and_gradients() does not unroll: use Neumann(k, tau)"
@@ -115,7 +123,7 @@ def _prepared(
     about = solver, "image" if forward else "scale", dtype, width, True, 0
     given = method, rtol, atol, max_steps, norm, look_every, retire, False, threads, on_failure
     options = options_of(about, *given)
-    if isinstance(options.chosen, SHINE):  # nothing of it is native
+    if isinstance(options.chosen, (SHINE, Homotopy)):  # not native as a whole
         return Prepared(solver, options, None)
     kind = _core.PreparedSolve if forward else _core.PreparedAdjoint
     return Prepared(solver, options, kind(options.native, options.stop, options.threads))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._arrays import Array, to_host
+from ._path import Path
 from ._warm import Warm
 
 __all__ = ["Progress", "Solution", "Status", "Tolerances"]
@@ -28,6 +29,7 @@ class Status(IntEnum):
 
     converged = 0  #: the residual is within the tolerance
     approximate = 1  #: approximate by name: nothing was solved, nothing is promised
+    finished = 2  #: an integration has reached the last time
     out_of_steps = -1  #: ``max_steps`` evaluations were not enough
     stalled = -2  #: no more progress, at the rounding noise of the map
     diverged = -3  #: the iterates ran away
@@ -36,6 +38,7 @@ class Status(IntEnum):
     map_failed = -6  #: the map reported a failure
     cancelled = -7  #: the caller stopped the solve
     ill_conditioned = -8  #: the residual is small and the estimated error is not
+    step_underflow = -9  #: no step of an integration is small enough for the tolerance
 
 
 #: What to try, per status.
@@ -64,6 +67,16 @@ _NEWTON_ADVICE = {
     "try another z0, or another method before this one in a ladder",
     Status.not_finite: "the map or a product is NaN or infinite near the best point: check its domain, or try another "
     "z0",
+}
+#: The same for continuation.
+_PATH_ADVICE = {
+    Status.out_of_steps: "raise Tracker(max_solves=) or max_steps, which counts products too, or try another z0: paths "
+    "of the Newton homotopy may be closed",
+    Status.diverged: "the path runs to infinity: no fixed point is reached this way; try another z0, or a bounded map",
+    Status.breakdown: "no step along the path is short enough: tracker='arclength' where it turns back, another z0 "
+    "where H is singular, a looser Tracker(tolerance=) where f or its products are rough",
+    Status.stalled: "the path ends at the rounding noise of the map: loosen rtol, use float64, or give jvp=",
+    Status.not_finite: "f is NaN or infinite at z0 or next to the path: check its domain, or try another z0",
 }
 #: The same for linear methods, which have neither a window nor damping.
 _LINEAR = ("gmres", "bicgstab", "direct")
@@ -155,6 +168,8 @@ class Solution:
             methods estimate the residual on the way and measure it where they might end.
         error: float64, the estimated relative error of ``value``, if asked for.
         warm: a :class:`Warm` to start a later solve from, if asked for.
+        path: of a solve by :class:`Homotopy`, or by :func:`follow`: how the rows' paths went, a :class:`Path`. None for
+            other methods, and of a ladder where several methods ran: only some rows have a path then.
 
     Example:
         >>> import numpy as np, deqcore
@@ -183,6 +198,7 @@ class Solution:
     _solver: str = field(default_factory=str)
     _tried: str = ""  # of a ladder
     products: int = field(default_factory=int)  # factories leave no default in the class: __getattr__ is to be asked
+    path: Path | None = None
 
     @classmethod
     def _of(cls, **fields: Any) -> Solution:
@@ -323,13 +339,21 @@ class Solution:
         if fell_back:
             lines.append(f"{_count(fell_back)} fell back to u = g.")
         given_up = int(self.rejected.sum() + self.singular.sum())
-        if given_up and not fell_back:
+        if given_up and self.path is not None:
+            lines.append(
+                f"Steps along the paths given up: {int(self.rejected.sum())}; linear systems without a useful "
+                f"solution: {int(self.singular.sum())}."
+            )
+        elif given_up and not fell_back:
             lines.append(
                 f"Accelerated steps given up: {int(self.rejected.sum())} because the residual grew "
                 f"or the point did not change, {int(self.singular.sum())} because the small system could not be solved."
             )
         last = self._methods().split(", then ")[-1]
-        advice = _ADVICE | (_LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {})
+        special = _LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {}
+        advice = _ADVICE | (_PATH_ADVICE if last == "homotopy" else special)
+        if self.path is not None:
+            lines.append(self.path._told() + ".")
         lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]
         return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._odeint import OdeSolution
     from ._solution import Solution
 
 __all__ = ["ConvergenceError", "ConvergenceWarning", "DeviceError"]
@@ -23,12 +24,12 @@ class ConvergenceError(ArithmeticError):
         [200] False
     """
 
-    def __init__(self, message: str, solution: Solution) -> None:
+    def __init__(self, message: str, solution: Solution | OdeSolution) -> None:
         """Keep the solution beside the message."""
         super().__init__(message)
         self.solution = solution
 
-    def __reduce__(self) -> tuple[type[ConvergenceError], tuple[str, Solution]]:
+    def __reduce__(self) -> tuple[type[ConvergenceError], tuple[str, Solution | OdeSolution]]:
         """Pickle both."""
         return type(self), (str(self), self.solution)
 

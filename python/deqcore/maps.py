@@ -12,12 +12,13 @@ import numpy as np
 from . import _core
 from ._arrays import check_numpy, describe, numpy_door
 from ._dialogue import Setup, State, check_state, check_success
+from ._ode_field import Field
 from ._options import keyword_options, refuse_unknown, threads_named
 from ._prepared import prepare_adjoint, prepare_solve, prepare_step, remembered
 from ._solution import Solution
 from ._splitting import Monotone
 
-__all__ = ["Dense", "Gradients", "Monotone", "activations"]
+__all__ = ["Dense", "Field", "Gradients", "Monotone", "activations"]
 
 #: The names that :class:`Dense` takes as ``activation``.
 activations: tuple[str, ...] = _core.activations
@@ -73,7 +74,7 @@ class Dense:
         activation: one of :data:`activations`.
         products: how a native forward solve by a fixed-point method takes its products with W. ``"full"``, or, in
             float32, ``"bfloat16"``: most of them as corrections W r + B (z - r) to a full product at an earlier point r
-            of the row, B being W rounded to bfloat16. The rounding stays below a quarter of the residual, and a residual
+            of the row, B being W rounded to bfloat16. The rounding stays below a quarter of the residual; a residual
             that ends a row, or is reported, is always from a full product. Wide maps gain: some 1.3 times at width 512
             and more; narrow ones lose (docs/comparison.md). Where the CPU has no bfloat16 instruction, products are
             full. Everything else of the map (``value``, ``jvp``, ``vjp``, backward solves) is always in full.
@@ -405,6 +406,20 @@ class Dense:
             start, injection, setup.result, setup.report.native, scales, method, stop, threads, *history
         )
         return counts, self._solve_bytes(threads, method, stop, setup.state.rows)
+
+    def _integrate(
+        self,
+        state: State,
+        injection: np.ndarray,
+        times: np.ndarray,
+        values: np.ndarray,
+        report: Any,
+        options: Any,
+        threads: int,
+    ) -> tuple[Any, int]:
+        """A whole integration -> (counts, bytes held)."""
+        counts = self._native.integrate(state.block, injection, times, values, report, options, threads)
+        return counts, self._native.integrate_bytes(threads, options, state.rows)
 
     def _solve_linearised(
         self, setup: Setup, injection: np.ndarray, right: np.ndarray, start: np.ndarray | None

@@ -30,12 +30,15 @@ def solves(rows: int, width: int, dtype: type) -> int:
         deqcore.Anderson(beta=0.8),
         deqcore.Anderson(beta=0.8, storage="bfloat16"),
         deqcore.AndersonTypeI(history=3, safeguard=10),
+        deqcore.SteadyState(),
     ):
         for options in ({"look_every": 1}, {"retire": False}, {"norm": np.inf, "trace": True}):
             shared = {"method": method, "max_steps": 12, "on_failure": "return", **options}
             deqcore.fixed_point(f, z0, row_args=(slopes, x), **shared)
-            deqcore.adjoint(vjp, z0, x, row_args=(slopes,), **shared)
-            done += 2
+            done += 1
+            if not isinstance(method, deqcore.SteadyState):
+                deqcore.adjoint(vjp, z0, x, row_args=(slopes,), **shared)
+                done += 1
 
     def jvp(z, v, slopes, x):
         return slopes * (1 - cupy.tanh(z) ** 2) * v
@@ -55,6 +58,29 @@ def solves(rows: int, width: int, dtype: type) -> int:
                 deqcore.fixed_point(f, z0, jvp=given, **shared)
                 deqcore.root(lambda z, slopes, x: z * z + slopes * x + 1, z0 + 1, **shared)
                 done += 2
+
+    for options in (
+        {},
+        {"control": "batch"},
+        {"method": "bogacki_shampine", "relax": True},
+        {"method": deqcore.RK4(3)},
+    ):
+        shared = {"row_args": (slopes, x), "max_steps": 40, "on_failure": "return", **options}
+        deqcore.odeint(lambda t, z, slopes, x: f(z, slopes, x) - z + t * 0, z0, [0.0, 0.3, 1.0], **shared)
+        done += 1
+
+    def own(z, lam, slopes, x):
+        return z - lam * f(z, slopes, x)
+
+    for homotopy in ("fixed_point", "newton", own):
+        for dense_width in (0, 64):
+            tracker = deqcore.Tracker(dense_width=dense_width, restart=5)
+            shared = {"row_args": (slopes, x), "max_steps": 200, "on_failure": "return", "record": 20}
+            deqcore.follow(f, z0, homotopy=homotopy, tracker=tracker, **shared)
+            if homotopy is not own:
+                deqcore.follow(f, z0, homotopy=homotopy, tracker=tracker, jvp=jvp, retire=False, **shared)
+                done += 1
+            done += 1
 
     def cancel(progress):
         raise StopIteration

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IN_PYTHON = ("native", "step", "skewed", "evaluations", "history16", "streaming")
+IN_PYTHON = ("native", "step", "skewed", "evaluations", "history16", "homotopy", "streaming", "ode")
 IN_CPP = ("kernels", "dialogue", "dense")
 
 
@@ -61,6 +61,8 @@ def test_the_python_cases_run(python_lines):
         "skewed batch",
         "evaluations to 1e-8",
         "frames",
+        "one stiff row",
+        "roots",
     }
 
 

@@ -10,6 +10,7 @@
 
 #include "counting.hpp"
 #include "deqcore/adjoint/adjoint.hpp"
+#include "deqcore/continuation/homotopy.hpp"
 #include "deqcore/device/buffer.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
 #include "deqcore/linear/linear_solve.hpp"
@@ -104,6 +105,81 @@ struct Newtonian {
   }
 };
 
+// Continuation, with products or with differences. A path takes more steps than a solve.
+struct Following {
+  struct Method {
+    Homotopy options;
+    bool differences = false;
+  };
+
+  template <class Queue, class T>
+  using Solver = FollowPath<Queue, T>;
+
+  static std::string name() { return "FollowPath"; }
+
+  static Stop longer(Stop stop) {
+    if (stop.max_steps == Stop{}.max_steps) stop.max_steps = 100000;
+    return stop;
+  }
+  template <class Queue, class T>
+  static std::size_t bytes(std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop) {
+    const HomotopyForm form{.differences = method.differences};
+    return Solver<Queue, T>::scratch_bytes(rows, width, method.options, longer(stop), form);
+  }
+  template <class Queue, class T>
+  static auto make(Queue& queue, std::int64_t rows, std::int64_t width, const Method& method, const Stop& stop,
+                   Arena& arena) {
+    const HomotopyForm form{.differences = method.differences};
+    return std::make_unique<Solver<Queue, T>>(queue, rows, width, method.options, longer(stop), form, arena);
+  }
+};
+
+// Solvers that work in turns: not every row takes part in every question.
+template <class Kind>
+inline constexpr bool in_turns = std::is_same_v<Kind, Newtonian> || std::is_same_v<Kind, Following>;
+
+// Memory for what is told of paths.
+struct PathBuffer {
+  explicit PathBuffer(std::int64_t rows, std::int64_t entries = 0, std::vector<std::int32_t> picked = {})
+      : end(rows),
+        folds(rows),
+        solves(rows),
+        accepted(rows),
+        lambda(rows),
+        count(rows),
+        kinds(entries * rows),
+        components(std::move(picked)),
+        numbers(4 * entries * rows),
+        points(entries * rows * components.size()),
+        capacity(entries) {}
+
+  PathReport view() {
+    PathReport report{.end = end.data(),
+                      .folds = folds.data(),
+                      .solves = solves.data(),
+                      .accepted = accepted.data(),
+                      .lambda = lambda.data(),
+                      .record = {}};
+    if (capacity > 0)
+      report.record = {.capacity = capacity,
+                       .count = count.data(),
+                       .numbers = numbers.data(),
+                       .kinds = kinds.data(),
+                       .points = points.data(),
+                       .picked = static_cast<std::int64_t>(components.size()),
+                       .components = components.data(),
+                       .rows = static_cast<std::int64_t>(end.size())};
+    return report;
+  }
+
+  std::vector<PathEnd> end;
+  std::vector<std::int32_t> folds, solves, accepted;
+  std::vector<double> lambda;
+  std::vector<std::int32_t> count, kinds, components;
+  std::vector<double> numbers, points;
+  std::int64_t capacity;
+};
+
 // Every method. A new one is one line here.
 template <class Method>
 struct NamedMethod {
@@ -119,6 +195,13 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
             {"ShortNewtonKrylov", {NewtonKrylov{.restart = 3, .forcing = 1e-3}}},
             {"Newton", {Newton{}}},
             {"NewtonByDifferences", {Newton{}, true}}};
+  else if constexpr (std::is_same_v<Kind, Following>)
+    return {{"Dense", {{.first_step = 1, .dense_width = 4096}}},
+            {"DenseByDifferences", {{.first_step = 1, .dense_width = 4096}, true}},
+            {"Krylov", {{.first_step = 1, .dense_width = 0}}},
+            {"NewtonHomotopyByDifferences",
+             {{.kind = HomotopyKind::newton, .first_step = 1, .dense_width = 0, .restart = 5}, true}},
+            {"Natural", {{.tracker = Tracker::natural, .first_step = 0.5, .dense_width = 4096}}}};
   else if constexpr (!std::is_same_v<Kind, Linear>)
     methods = {{"Picard", Picard{}},
                {"DampedPicard", Picard{.beta = 0.7}},
@@ -130,6 +213,10 @@ std::vector<NamedMethod<typename Kind::Method>> methods_of() {
                {"Broyden", Broyden{.history = 20}},
                {"ShortBroyden", Broyden{.history = 3}},
                {"CompressedBroyden", Broyden{.history = 5, .full = Broyden::Full::compress}}};
+  if constexpr (std::is_same_v<Kind, Forward>) {
+    methods.push_back({"SteadyState", SteadyState{}});
+    methods.push_back({"SteadyStateByDormandPrince", SteadyState{.pair = SteadyState::Pair::dormand_prince}});
+  }
   if constexpr (std::is_same_v<Kind, Backward> || std::is_same_v<Kind, Linear>) {
     methods.push_back({"GMRES", GMRES{}});
     methods.push_back({"ShortGMRES", GMRES{.restart = 3}});
@@ -145,7 +232,8 @@ bool estimates(const Method& method) {
   return std::visit(
       []<class Options>(const Options&) {
         return !std::is_same_v<Options, Picard> && !std::is_same_v<Options, Anderson> &&
-               !std::is_same_v<Options, AndersonTypeI> && !std::is_same_v<Options, Broyden>;
+               !std::is_same_v<Options, AndersonTypeI> && !std::is_same_v<Options, Broyden> &&
+               !std::is_same_v<Options, SteadyState>;
       },
       method);
 }
@@ -154,12 +242,18 @@ inline bool estimates(const Newtonian::Method&) {
   return false;
 }  // of the residuals that it reports
 
+inline bool estimates(const Following::Method&) {
+  return false;
+}
+
 template <class Kind>
 typename Kind::Method usual_method() {
   if constexpr (std::is_same_v<Kind, Linear>)
     return GMRES{};
   else if constexpr (std::is_same_v<Kind, Newtonian>)
     return {NewtonKrylov{}};
+  else if constexpr (std::is_same_v<Kind, Following>)
+    return {};
   else
     return Anderson{};
 }
@@ -249,7 +343,7 @@ class Solve {
   using Solver = typename Case::Solver;
   using Kind = typename Case::Kind;
   using Method = typename Kind::Method;
-  static constexpr bool newton = std::is_same_v<Kind, Newtonian>;
+  static constexpr bool newton = in_turns<Kind>;
   static constexpr bool backward = !newton && !std::is_same_v<Kind, Forward>;
 
   explicit Solve(const Problem<T>& problem_, const Setting& setting = {}, const Method& method = usual_method<Kind>())
@@ -264,6 +358,7 @@ class Solve {
         result(rows, width, setting.gap, T(-77)),
         answers(rows, width),
         report(rows, setting.trace_steps),
+        path(rows),
         queue(Case::make_queue(setting.threads ? setting.threads : Case::threads)),
         memory(Kind::template bytes<Queue, T>(rows, width, method, stop)),
         arena(memory.arena()),
@@ -286,6 +381,8 @@ class Solve {
       return solver->start(g_in.view(), point_in.view(), result.view(), report.view());
     else if constexpr (backward)
       return solver->start(z_in.view(), g_in.view(), point_in.view(), result.view(), report.view());
+    else if constexpr (std::is_same_v<Kind, Following>)
+      return solver->start(point_in.view(), result.view(), report.view(), path.view());
     else
       return solver->start(point_in.view(), result.view(), report.view());
   }
@@ -361,6 +458,7 @@ class Solve {
   const std::int64_t rows, width;
   Block<T> z, g, start_point, result, answers;
   ReportBuffer report;
+  PathBuffer path;
   Queue queue;
   HostBuffer memory;
   Arena arena;

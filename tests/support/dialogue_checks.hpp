@@ -22,7 +22,7 @@ class Dialogue : public ::testing::Test {
   using T = typename Case::T;
   using Method = typename Kind::Method;
   using Check = void (Dialogue::*)();
-  static constexpr bool newton = std::is_same_v<Kind, Newtonian>;  // not every row has its turn in every question
+  static constexpr bool newton = in_turns<Kind>;  // not every row has its turn in every question
   static constexpr bool backward = !newton && !std::is_same_v<Kind, Forward>;
 
   Dialogue(Check check, const Method& method) : check_(check), method_(method) {}
@@ -516,12 +516,15 @@ class Dialogue : public ::testing::Test {
   // Where there are threads, a batch that is worth waking them.
   Problem<T> batch() const {
     if (Case::threads == 1 || takes_matrices()) return different_speeds<T>();
-    return different_speeds<T>(24, std::is_same_v<T, float> ? 2801 : 1401, 0.6);
+    const std::int64_t rows = std::is_same_v<Kind, Following> ? 8 : 24;  // a path is many solves
+    return different_speeds<T>(rows, std::is_same_v<T, float> ? 2801 : 1401, 0.6);
   }
 
   // Whether the method factors matrices: for narrow rows, and every row takes equally many steps.
   bool takes_matrices() const {
-    if constexpr (newton)
+    if constexpr (std::is_same_v<Kind, Following>)
+      return method_.options.dense_width > 0;
+    else if constexpr (newton)
       return std::holds_alternative<deqcore::Newton>(method_.options);
     else
       return std::visit([]<class Options>(const Options&) { return std::is_same_v<Options, Direct>; }, method_);

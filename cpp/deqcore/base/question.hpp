@@ -15,6 +15,7 @@ enum class Ask : std::int8_t {
   vjp,           // J(at)^T along
   product,       // A along, for a matrix A
   precondition,  // an approximation of A^-1 along
+  rate,          // dH/dlambda(at, time), of a homotopy H
 };
 
 template <class T>

@@ -7,6 +7,7 @@ std::string_view name(Status status) {
   switch (status) {
     case Status::converged: return "converged";
     case Status::approximate: return "approximate";
+    case Status::finished: return "finished";
     case Status::out_of_steps: return "out_of_steps";
     case Status::stalled: return "stalled";
     case Status::diverged: return "diverged";
@@ -15,6 +16,7 @@ std::string_view name(Status status) {
     case Status::map_failed: return "map_failed";
     case Status::cancelled: return "cancelled";
     case Status::ill_conditioned: return "ill_conditioned";
+    case Status::step_underflow: return "step_underflow";
     case Status::running: return "running";
   }
   return "unknown";

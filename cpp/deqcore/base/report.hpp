@@ -13,6 +13,7 @@ namespace deqcore {
 enum class Status : std::int8_t {
   converged = 0,
   approximate = 1,       // approximate by name: nothing was solved, nothing is promised
+  finished = 2,          // an integration has reached the last time
   out_of_steps = -1,     // max_steps evaluations were not enough
   stalled = -2,          // no more progress, at the rounding noise of the map
   diverged = -3,         // the iterates ran away
@@ -21,6 +22,7 @@ enum class Status : std::int8_t {
   map_failed = -6,       // the map reported a failure
   cancelled = -7,        // the caller stopped the solve
   ill_conditioned = -8,  // the residual is small and the estimated error is not
+  step_underflow = -9,   // no step is small enough for the tolerance
   running = 127,         // not ended yet; never in a finished report
 };
 

@@ -37,7 +37,10 @@ struct FixedPoint<Queue, T>::State {
             [&](const AndersonTypeI& options) {
               return AndersonTypeIFactory<Queue, T>::make(options, rows, width, scratch);
             },
-            [&](const Broyden& options) { return BroydenFactory<Queue, T>::make(options, rows, width, scratch); }},
+            [&](const Broyden& options) { return BroydenFactory<Queue, T>::make(options, rows, width, scratch); },
+            [&](const SteadyState& options) {
+              return SteadyStateFactory<Queue, T>::make(options, rows, width, scratch);
+            }},
         method);
     patience = static_cast<std::int32_t>(2 * rule->history() + 20);
   }

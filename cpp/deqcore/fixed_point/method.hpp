@@ -66,4 +66,11 @@ class BroydenFactory {
                                                     Arena& scratch);
 };
 
+template <class Queue, class T>
+class SteadyStateFactory {
+ public:
+  static std::unique_ptr<MethodRule<Queue, T>> make(const SteadyState& options, std::int64_t rows, std::int64_t width,
+                                                    Arena& scratch);
+};
+
 }  // namespace deqcore

@@ -48,6 +48,14 @@ struct Broyden {
   double growth = 1000.0;     // a residual above this times the row's best makes it forget, > 1; infinity: never
 };
 
-using Method = std::variant<Picard, Anderson, AndersonTypeI, Broyden>;
+// dz/dt = f(z) - z in pseudo-time, by an explicit pair, up to where it rests.
+struct SteadyState {
+  enum class Pair : std::int8_t { bogacki_shampine, dormand_prince };
+  Pair pair = Pair::bogacki_shampine;
+  double accuracy = 0.1;    // largest error of a step, as a share of h (f(z) - z), in (0, 0.2]
+  double first_step = 1.0;  // > 0; by Euler's method 1 would be a step of Picard's iteration
+};
+
+using Method = std::variant<Picard, Anderson, AndersonTypeI, Broyden, SteadyState>;
 
 }  // namespace deqcore

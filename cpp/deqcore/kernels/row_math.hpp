@@ -154,6 +154,98 @@ constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double 
   return {s_size > 0 && finite(v_norm) && 1 / s_norm <= most && to_u <= most && -to_u <= most, s_norm, v_norm, to_u};
 }
 
+// x^(1/n) for x >= 0 and n of 2, 3, 5 by Newton's iteration: the same bits on every backend, which pow does not
+// promise.
+[[gnu::always_inline]] constexpr double nth_root(double x, std::int32_t n) {
+  if (x == 0) return 0.0;
+  const double large = x < 1 ? 1 / x : x;
+  double y = square_root(large);  // above the root for n >= 2, and from there each iterate is smaller
+  for (int i = 0; i < 2000; ++i) {
+    const double square = y * y, power = n == 5 ? square * square : n == 3 ? square : y;
+    const double next = y - (y - large / power) / n;
+    if (!(next < y)) break;
+    y = next;
+  }
+  return x < 1 ? 1 / y : y;
+}
+
+// The first step of an integration (Hairer, Norsett and Wanner 1993, II.4), from the sizes of z and of F against the
+// tolerance: an Euler step as a probe, and then the step. Where the tolerance of z is the absolute one, z says nothing
+// about the size of the solution, and F alone decides; else integrations from zero would begin with steps of 1e-6.
+constexpr double probe_step(double z_size, double f_size, std::int32_t order, double rtol) {
+  return z_size * rtol < 0.1 || f_size == 0 ? nth_root(0.01 / f_size, order) : 0.01 * z_size / f_size;
+}
+constexpr double first_step(double probe, double f_size, double change, std::int32_t order) {
+  const double curvature = change / probe, steepest = f_size > curvature ? f_size : curvature;
+  const double step = nth_root(0.01 / steepest, order);
+  return finite(curvature) ? (step < 100 * probe ? step : 100 * probe) : 0.01 * probe;
+}
+
+// What the next step is multiplied by, from the error of this one relative to the tolerance.
+[[gnu::always_inline]] constexpr double step_factor(double error, std::int32_t order) {
+  if (!finite(error)) return 0.2;
+  const double factor = error == 0 ? 10.0 : 0.9 / nth_root(error, order);
+  return factor < 0.2 ? 0.2 : factor > 10 ? 10.0 : factor;
+}
+
+struct StepState {
+  double t, h;            // where the step begins and how long it is
+  double error;           // relative to the tolerance; of fixed steps 0, or not finite
+  double factor;          // step_factor of it
+  std::int32_t accepted;  // steps before this one
+  std::int32_t tried;     // the same with those rejected
+  std::int32_t next;      // the first requested time not reached
+  bool after_rejection;
+};
+
+struct StepVerdict {
+  Status status;
+  bool accepted;
+  double t, h;        // for the next step
+  std::int32_t next;  // the first requested time not reached
+};
+
+// Of the requested times and the rules, see kernels/stages.hpp.
+template <class Rules>
+[[gnu::always_inline]] constexpr StepVerdict judge_step(const StepState& s, const Rules& rules) {
+  const double start = rules.times[0], end = rules.times[rules.count - 1], direction = end > start ? 1.0 : -1.0;
+  StepVerdict verdict = {Status::running, true, s.t, s.h, s.next};
+  if (rules.substeps > 0) {
+    if (!finite(s.error)) return {Status::not_finite, false, s.t, s.h, s.next};
+    const double from = rules.times[s.next - 1], to = rules.times[s.next];
+    const std::int32_t step = s.accepted % rules.substeps + 1;
+    verdict.t = step == rules.substeps ? to : from + (to - from) * step / rules.substeps;
+    if (step < rules.substeps) return verdict;
+    verdict.next = s.next + 1;
+    if (verdict.next == rules.count)
+      verdict.status = Status::finished;
+    else
+      verdict.h = (rules.times[verdict.next] - to) / rules.substeps;
+    return verdict;
+  }
+  const double left = end - s.t, factor = s.factor;
+  verdict.accepted = s.error <= 1;
+  if (verdict.accepted) {
+    verdict.t = s.h == left ? end : s.t + s.h;
+    while (verdict.next < rules.count && direction * rules.times[verdict.next] <= direction * verdict.t) ++verdict.next;
+    if (verdict.next == rules.count) {
+      verdict.status = Status::finished;
+      return verdict;
+    }
+    verdict.h = s.h * (s.after_rejection && factor > 1 ? 1.0 : factor);
+  } else {
+    constexpr double eps = std::numeric_limits<double>::epsilon();
+    const double size = s.t < 0 ? -s.t : s.t;
+    verdict.h = s.h * (factor < 0.9 ? factor : 0.9);
+    if (direction * verdict.h <= 4 * eps * size + 1e-10 * eps * direction * (end - start))
+      verdict.status = finite(s.error) ? Status::step_underflow : Status::not_finite;
+  }
+  if (verdict.status == Status::running && s.tried + 1 >= rules.max_steps) verdict.status = Status::out_of_steps;
+  const double rest = end - verdict.t;
+  if (direction * verdict.h >= direction * rest) verdict.h = rest;
+  return verdict;
+}
+
 constexpr int max_history = 32;
 
 // A solve that goes on with what an earlier one remembered starts at a point of that solve. A residual there above this

@@ -147,6 +147,11 @@ std::shared_ptr<const typename Dense<T>::Weights> Dense<T>::weights() const {
 }
 
 template <class T>
+const PackedMatrix<T>& Dense<T>::product_of(const Weights& weights) {
+  return weights.packed;
+}
+
+template <class T>
 void Dense<T>::copy_weights(T* to) const {
   weights()->packed.unpack(to);
 }

@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "deqcore/adjoint/adjoint.hpp"
+#include "deqcore/continuation/ode.hpp"
 #include "deqcore/device/cpu_queue.hpp"
 #include "deqcore/fixed_point/fixed_point.hpp"
 #include "deqcore/maps/activation.hpp"
@@ -24,6 +25,9 @@ namespace deqcore {
 // How a native solve takes its products. `bfloat16`: most of them as corrections of float products, rounded to that
 // type, where the CPU has the instruction (refined.hpp); fixed-point methods on float only.
 enum class Products : std::int8_t { full, bfloat16 };
+
+template <class T>
+class PackedMatrix;
 
 template <class T>
 class Dense {
@@ -71,6 +75,12 @@ class Dense {
                          Rows<const T> injection, Rows<const T> g, Rows<const T> target, Rows<T> u, Rows<T> dW,
                          Rows<T> dc, const Report& report, Interrupt* interrupt) const;
 
+  // The integration of dz/dt = f(z, c), or with options.relax of f(z, c) - z (dense_ode.cpp). The values at the first
+  // time stand at the rows of `values`, those at the next z0.rows rows further on.
+  Counts integrate(int threads, const OdeOptions& options, Rows<const T> z0, const double* times, std::int64_t count,
+                   Rows<const T> injection, Rows<T> values, const OdeReport& report, Interrupt* interrupt) const;
+  std::size_t integrate_bytes(int threads, const OdeOptions& options, std::int64_t rows) const;
+
   // What such a solve allocates, once, before its first step.
   std::size_t solve_bytes(int threads, const Method& method, const Stop& stop, std::int64_t rows) const;
   std::size_t solve_bytes(int threads, const NewtonMethod& method, const Stop& stop, std::int64_t rows) const;
@@ -82,6 +92,7 @@ class Dense {
   Dense(std::int64_t width, Activation activation, Products products, std::shared_ptr<const Weights> weights);
   bool refines() const;
   std::shared_ptr<const Weights> weights() const;
+  static const PackedMatrix<T>& product_of(const Weights& weights);
   void check(const char* argument, Rows<const T> z, Rows<const T> injection) const;
   Counts solve_linearised(bool transposed, int threads, const AdjointMethod& method, const Stop& stop, Rows<const T> z,
                           Rows<const T> injection, Rows<const T> g, Rows<const T> u0, Rows<T> result, Rows<T> slopes,

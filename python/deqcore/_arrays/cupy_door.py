@@ -14,7 +14,14 @@ from . import stream_address
 from .checks import check_answer, check_floats
 
 _REFUSED = -1
-_FAMILIES = {"fixed_point": "FixedPoint", "adjoint": "Adjoint", "linear_solve": "LinearSolve", "newton": "NewtonSolve"}
+_FAMILIES = {
+    "fixed_point": "FixedPoint",
+    "adjoint": "Adjoint",
+    "linear_solve": "LinearSolve",
+    "newton": "NewtonSolve",
+    "ode": "OdeSolve",
+    "continuation": "FollowPath",
+}
 
 
 class CupyDoor:
@@ -114,6 +121,19 @@ class CupyDoor:
         residual, scale = (row.data.ptr for row in reals)
         traced = 0 if trace is None else trace.data.ptr
         return _core.DeviceReport(status.data.ptr, steps, residual, scale, rejected, singular, traced, len(status))
+
+    def native_ode_report(self, status: Any, integers: Any, reached: Any) -> Any:
+        """The same of an integration."""
+        evaluations, accepted, rejected = (row.data.ptr for row in integers)
+        return _core.DeviceOdeReport(status.data.ptr, evaluations, accepted, rejected, reached.data.ptr)
+
+    def native_path(self, integers: Any, lam: Any, record: tuple[Any, ...] | None) -> Any:
+        """The arrays about paths, as the core takes them; ``record``: numbers, kinds, points and components."""
+        arrays = (None,) * 4 if record is None else record
+        numbers, kinds, points, components = (0 if array is None else array.data.ptr for array in arrays)
+        capacity, picked = (0, 0) if record is None else (len(record[1]), len(record[3]))
+        shape = len(lam), capacity, picked
+        return _core.DevicePath(integers.data.ptr, lam.data.ptr, numbers, kinds, points, components, *shape)
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""

@@ -27,6 +27,10 @@ _SOLVERS: dict[tuple[str, Any], Any] = {
     ("adjoint", np.dtype(np.float64)): _core.Adjoint64,
     ("newton", np.dtype(np.float32)): _core.NewtonSolve32,
     ("newton", np.dtype(np.float64)): _core.NewtonSolve64,
+    ("ode", np.dtype(np.float32)): _core.OdeSolve32,
+    ("ode", np.dtype(np.float64)): _core.OdeSolve64,
+    ("continuation", np.dtype(np.float32)): _core.FollowPath32,
+    ("continuation", np.dtype(np.float64)): _core.FollowPath64,
     ("linear_solve", np.dtype(np.float32)): _core.LinearSolve32,
     ("linear_solve", np.dtype(np.float64)): _core.LinearSolve64,
 }
@@ -94,6 +98,16 @@ def answers(solver: Any, memory: np.ndarray, shape: tuple[int, ...], dtype: Any)
 def native_report(status: np.ndarray, integers: np.ndarray, reals: np.ndarray, trace: np.ndarray | None) -> Any:
     """The report's arrays, as the core takes them: steps, rejected, singular and residual, scale by rows of a block."""
     return _core.Report(status, integers, reals, trace)
+
+
+def native_ode_report(status: np.ndarray, integers: np.ndarray, reached: np.ndarray) -> Any:
+    """The same of an integration: evaluations, accepted and rejected by rows of a block."""
+    return _core.OdeReport(status, integers, reached)
+
+
+def native_path(integers: np.ndarray, lam: np.ndarray, record: tuple[np.ndarray, ...] | None) -> Any:
+    """The arrays about paths, as the core takes them; ``record``: numbers, kinds, points and components."""
+    return _core.Path(integers, lam, *(record or (None,) * 4))
 
 
 def scratch(size: int) -> np.ndarray:

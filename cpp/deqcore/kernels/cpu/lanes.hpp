@@ -174,13 +174,15 @@ template <int Lanes, class Value>
 }
 
 // The norm of a row whose squares sum to `squares`, or what squares that leave the range of double make of it: those
-// are avoided by dividing by the largest element first, on a second pass that hardly ever happens.
+// are avoided by dividing by the power of two below the largest element first, which rounds nothing, on a second pass
+// that hardly ever happens.
 template <int Lanes, class Value>
 [[gnu::always_inline]] inline double root(double squares, std::int64_t n, const Value& value) {
   if (squares > smallest_square_sum && squares < largest_square_sum) [[likely]]
     return std::sqrt(squares);
-  const double unit = largest<Lanes>(n, value);
-  if (unit == 0 || !std::isfinite(unit)) return unit;
+  const double most = largest<Lanes>(n, value);
+  if (most == 0 || !std::isfinite(most)) return most;
+  const double unit = std::ldexp(1.0, std::ilogb(most));
   return unit * std::sqrt(sum<Lanes>(n, [&]<int L>(std::int64_t i) __attribute__((always_inline)) {
            const auto v = value.template operator()<L>(i) / unit;
            return v * v;

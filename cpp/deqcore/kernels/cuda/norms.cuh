@@ -48,7 +48,8 @@ __device__ inline void row_squares(std::int64_t width, const Fill& fill, const d
 }
 
 // norms[k] = |row of values k|, not finite if any element is not. Squares that leave the range of double are avoided by
-// dividing by the largest element first, on a second pass that hardly ever happens.
+// dividing by the power of two below the largest element first, which rounds nothing, on a second pass that hardly ever
+// happens.
 template <int Count, class Fill>
 __device__ inline void row_norms(Norm kind, std::int64_t width, const Fill& fill, double (&norms)[Count]) {
   if (kind == Norm::inf) return row_largest(width, fill, norms);
@@ -66,13 +67,14 @@ __device__ inline void row_norms(Norm kind, std::int64_t width, const Fill& fill
   if (all_in_range) return;
   double largest[Count];
   row_largest(width, fill, largest);
+  const auto divides = [](double x) { return x > 0 && x - x == 0; };
 #pragma unroll
-  for (int k = 0; k < Count; ++k) unit[k] = largest[k] > 0 && largest[k] - largest[k] == 0 ? largest[k] : 1;
+  for (int k = 0; k < Count; ++k) unit[k] = divides(largest[k]) ? ldexp(1.0, ilogb(largest[k])) : 1;
   row_squares(width, fill, unit, squares);
 #pragma unroll
   for (int k = 0; k < Count; ++k) {
     if (in_range[k]) continue;  // the bits of a norm do not depend on what is measured beside it
-    norms[k] = unit[k] == largest[k] ? unit[k] * sqrt(squares[k]) : largest[k];
+    norms[k] = divides(largest[k]) ? unit[k] * sqrt(squares[k]) : largest[k];
   }
 }
 
