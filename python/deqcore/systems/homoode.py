@@ -169,9 +169,7 @@ class Report:
         """The counts."""
         back = self.backward
         backward = f" {back.evaluations} evaluations and {back.products} products backward," if back else ""
-        return (
-            f"<Report {self.nfe_forward} evaluations forward,{backward} {self.accepted} steps, {self.rejected} rejected>"
-        )
+        return f"<Report {self.nfe_forward} evaluations forward,{backward} {self.accepted} steps, {self.rejected} rejected>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -360,7 +358,14 @@ class HomoODE:
         result = self._forward(u, control="batch", **shared)
         loss, slope = cross_entropy(result.scores, labels)
         backward = odeint_adjoint(
-            self.field, None, result.report.forward.value, _TIMES, slope @ w.V, row_args=(u,), gradient=gradient, **shared
+            self.field,
+            None,
+            result.report.forward.value,
+            _TIMES,
+            slope @ w.V,
+            row_args=(u,),
+            gradient=gradient,
+            **shared,
         )
         du = backward.row_args[0]
         gradients = Weights(
@@ -448,7 +453,7 @@ class SharedStart:
     rate falls along a cosine, to 0 before the end.
 
     Args:
-        rate: length of a step, at first; at 1 the start jumps to the mean of ends that are closer than 1.
+        rate: length of a step at first, in (0, 1]; at 1 the start jumps to the mean of ends that are closer than 1.
         every: updates of the other weights between two steps.
         until: the part of the training after which the start stays, in (0, 1].
 
@@ -457,14 +462,14 @@ class SharedStart:
 
     Example:
         >>> from deqcore.systems.homoode import SharedStart
-        >>> start = SharedStart(rate=0.2, every=5)
+        >>> start = SharedStart(rate=0.2, every=5, until=0.8)
         >>> [round(start.rate_at(number, 100), 3) for number in (1, 5, 40, 80, 100)]
         [0.0, 0.198, 0.1, 0.0, 0.0]
     """
 
-    rate: float = 0.2
+    rate: float = 0.5
     every: int = 5
-    until: float = 0.8
+    until: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("rate", "until"):
@@ -519,7 +524,7 @@ def train(
     labels: np.ndarray,
     *,
     rng: np.random.Generator,
-    start: SharedStart | str | None = SharedStart(),  # noqa: B008 - frozen
+    start: SharedStart | str | None = SharedStart(),  # noqa: B008  (frozen)
     epochs: int = 40,
     batch: int = 64,
     rate: float = 3e-3,
@@ -554,7 +559,7 @@ def train(
         >>> x = rng.standard_normal((200, 4)).astype(np.float32)
         >>> labels = (x[:, 0] * x[:, 1] > 0).astype(int)                 # no straight line tells them apart
         >>> model = homoode.HomoODE(homoode.Weights.random(rng, inputs=4, classes=2, width=16, hidden=16))
-        >>> trained, epochs = homoode.train(model, x, labels, rng=rng, epochs=30)
+        >>> trained, epochs = homoode.train(model, x, labels, rng=rng, epochs=30, batch=32, rate=0.01)
         >>> bool((trained(x).labels == labels).mean() > 0.95), bool(epochs[-1].loss < epochs[0].loss)
         (True, True)
     """
