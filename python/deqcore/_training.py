@@ -130,7 +130,7 @@ def descend(
     batch: int,
     rate: float,
     rng: np.random.Generator,
-    adjust: Callable[[P, E, float], P] | None = None,
+    adjust: Callable[[P, E, int], P] | None = None,
 ) -> Iterator[Step[P, E]]:
     """Adam with a rate that falls along a cosine, over batches in an order drawn anew for each epoch.
 

@@ -17,9 +17,10 @@ few evaluations:
 
     L0 = mean over the batch of sum_j s(z0_j - z_j(1)),   s(e) = e^2 / 2 where |e| <= 1, else |e| - 1/2
 
-F stands for the whole field of a continuation, dz/dt = (I - lambda J)^-1 (f(z) - z0) dlambda/dt, but it is a network of
-its own, and nothing is inverted. So z(1) is a fixed point of no map that is ever evaluated, and F does not vanish there:
-gradients come from the integration, never from implicit differentiation at z(1). docs/choosing.md has the alternatives.
+F stands for the whole field of a continuation, dz/dt = (I - lambda J)^-1 (f(z) - z0) dlambda/dt, but it is a network
+of its own, and nothing is inverted. So z(1) is a fixed point of no map that is ever evaluated, and F does not vanish
+there: gradients come from the integration, never from implicit differentiation at z(1). docs/choosing.md has the
+alternatives.
 
 Ding, Cui, Wang and Shi 2023, "Two Sides of The Same Coin: Bridging Deep Equilibrium Models and Neural ODEs via Homotopy
 Continuation".
@@ -168,8 +169,9 @@ class Report:
     def __repr__(self) -> str:
         """The counts."""
         back = self.backward
-        backward = f" {back.evaluations} evaluations and {back.products} products backward," if back else ""
-        return f"<Report {self.nfe_forward} evaluations forward,{backward} {self.accepted} steps, {self.rejected} rejected>"
+        backward = f"{back.evaluations} evaluations and {back.products} products backward, " if back else ""
+        steps = f"{self.accepted} steps, {self.rejected} rejected"
+        return f"<Report {self.nfe_forward} evaluations forward, {backward}{steps}>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -367,9 +369,9 @@ class HomoODE:
             gradient=gradient,
             **shared,
         )
-        du = backward.row_args[0]
+        du, (A1, A2, b2) = backward.row_args[0], backward.parameters
         gradients = Weights(
-            du.T @ x, du.sum(0), *backward.parameters, V=slope.T @ result.ends, d=slope.sum(0), z0=backward.z0.sum(0)
+            du.T @ x, du.sum(0), A1, A2, b2, V=slope.T @ result.ends, d=slope.sum(0), z0=backward.z0.sum(0)
         )
         correct = int((result.labels == labels).sum())
         return Evaluation(loss, gradients, du, correct, result.ends, replace(result.report, backward=backward))
@@ -524,7 +526,7 @@ def train(
     labels: np.ndarray,
     *,
     rng: np.random.Generator,
-    start: SharedStart | str | None = SharedStart(),  # noqa: B008  (frozen)
+    start: SharedStart | str | None = SharedStart(),
     epochs: int = 40,
     batch: int = 64,
     rate: float = 3e-3,
