@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IN_PYTHON = ("native", "step", "skewed", "evaluations", "streaming", "ode")
+IN_PYTHON = ("native", "step", "skewed", "evaluations", "streaming", "ode", "homoode")
 IN_CPP = ("kernels", "dialogue", "dense")
 
 
