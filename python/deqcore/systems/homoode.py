@@ -218,6 +218,14 @@ class Evaluation:
         correct: how many rows have their label's score highest.
         ends: z(1), ``(rows, width)``: what the start is drawn to.
         report: what it took.
+
+    Example:
+        >>> import numpy as np
+        >>> from deqcore.systems import homoode
+        >>> model = homoode.HomoODE(homoode.Weights.random(np.random.default_rng(0), inputs=8, classes=3))
+        >>> e = model.loss_and_gradients(np.ones((5, 8), np.float32), np.zeros(5, int))
+        >>> e.gradients.V.shape, e.gradients.z0.shape, e.condition.shape
+        ((3, 64), (64,), (5, 64))
     """
 
     loss: float
@@ -464,14 +472,14 @@ class SharedStart:
 
     Example:
         >>> from deqcore.systems.homoode import SharedStart
-        >>> start = SharedStart(rate=0.2, every=5, until=0.8)
+        >>> start = SharedStart(rate=0.2, every=5)
         >>> [round(start.rate_at(number, 100), 3) for number in (1, 5, 40, 80, 100)]
         [0.0, 0.198, 0.1, 0.0, 0.0]
     """
 
-    rate: float = 0.5
+    rate: float = 0.35
     every: int = 5
-    until: float = 0.5
+    until: float = 0.8
 
     def __post_init__(self) -> None:
         for name in ("rate", "until"):
@@ -503,6 +511,16 @@ class Epoch:
         accuracy: as the batches came by, while the weights changed.
         distance: mean of \\|z(1) - z(0)\\|.
         nfe_forward, nfe_backward: evaluations of F per batch, the mean.
+
+    Example:
+        >>> import numpy as np
+        >>> from deqcore.systems import homoode
+        >>> rng = np.random.default_rng(0)
+        >>> model = homoode.HomoODE(homoode.Weights.random(rng, inputs=8, classes=3))
+        >>> x, labels = np.eye(8, dtype=np.float32), np.array([0, 1, 2, 0, 1, 2, 0, 1])
+        >>> _, epochs = homoode.train(model, x, labels, rng=rng, epochs=2)
+        >>> len(epochs), epochs[1].nfe_forward, epochs[1].nfe_backward
+        (2, 16.0, 16.0)
     """
 
     loss: float = 0.0
