@@ -29,12 +29,15 @@ def solves(rows: int, width: int, dtype: type) -> int:
         deqcore.Anderson(),
         deqcore.Anderson(beta=0.8),
         deqcore.AndersonTypeI(history=3, safeguard=10),
+        deqcore.SteadyState(),
     ):
         for options in ({"look_every": 1}, {"retire": False}, {"norm": np.inf, "trace": True}):
             shared = {"method": method, "max_steps": 12, "on_failure": "return", **options}
             deqcore.fixed_point(f, z0, row_args=(slopes, x), **shared)
-            deqcore.adjoint(vjp, z0, x, row_args=(slopes,), **shared)
-            done += 2
+            done += 1
+            if not isinstance(method, deqcore.SteadyState):
+                deqcore.adjoint(vjp, z0, x, row_args=(slopes,), **shared)
+                done += 1
 
     def jvp(z, v, slopes, x):
         return slopes * (1 - cupy.tanh(z) ** 2) * v
@@ -54,6 +57,16 @@ def solves(rows: int, width: int, dtype: type) -> int:
                 deqcore.fixed_point(f, z0, jvp=given, **shared)
                 deqcore.root(lambda z, slopes, x: z * z + slopes * x + 1, z0 + 1, **shared)
                 done += 2
+
+    for options in (
+        {},
+        {"control": "batch"},
+        {"method": "bogacki_shampine", "relax": True},
+        {"method": deqcore.RK4(3)},
+    ):
+        shared = {"row_args": (slopes, x), "max_steps": 40, "on_failure": "return", **options}
+        deqcore.odeint(lambda t, z, slopes, x: f(z, slopes, x) - z + t * 0, z0, [0.0, 0.3, 1.0], **shared)
+        done += 1
 
     def cancel(progress):
         raise StopIteration

@@ -151,7 +151,7 @@ constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double 
 
 // x^(1/n) for x >= 0 and n of 2, 3, 5 by Newton's iteration: the same bits on every backend, which pow does not
 // promise.
-constexpr double nth_root(double x, std::int32_t n) {
+[[gnu::always_inline]] constexpr double nth_root(double x, std::int32_t n) {
   if (x == 0) return 0.0;
   const double large = x < 1 ? 1 / x : x;
   double y = square_root(large);  // above the root for n >= 2, and from there each iterate is smaller
@@ -177,7 +177,7 @@ constexpr double first_step(double probe, double f_size, double change, std::int
 }
 
 // What the next step is multiplied by, from the error of this one relative to the tolerance.
-constexpr double step_factor(double error, std::int32_t order) {
+[[gnu::always_inline]] constexpr double step_factor(double error, std::int32_t order) {
   if (!finite(error)) return 0.2;
   const double factor = error == 0 ? 10.0 : 0.9 / nth_root(error, order);
   return factor < 0.2 ? 0.2 : factor > 10 ? 10.0 : factor;
@@ -186,6 +186,7 @@ constexpr double step_factor(double error, std::int32_t order) {
 struct StepState {
   double t, h;            // where the step begins and how long it is
   double error;           // relative to the tolerance; of fixed steps 0, or not finite
+  double factor;          // step_factor of it
   std::int32_t accepted;  // steps before this one
   std::int32_t tried;     // the same with those rejected
   std::int32_t next;      // the first requested time not reached
@@ -201,7 +202,7 @@ struct StepVerdict {
 
 // Of the requested times and the rules, see kernels/stages.hpp.
 template <class Rules>
-constexpr StepVerdict judge_step(const StepState& s, const Rules& rules) {
+[[gnu::always_inline]] constexpr StepVerdict judge_step(const StepState& s, const Rules& rules) {
   const double start = rules.times[0], end = rules.times[rules.count - 1], direction = end > start ? 1.0 : -1.0;
   StepVerdict verdict = {Status::running, true, s.t, s.h, s.next};
   if (rules.substeps > 0) {
@@ -217,7 +218,7 @@ constexpr StepVerdict judge_step(const StepState& s, const Rules& rules) {
       verdict.h = (rules.times[verdict.next] - to) / rules.substeps;
     return verdict;
   }
-  const double left = end - s.t, factor = step_factor(s.error, rules.order);
+  const double left = end - s.t, factor = s.factor;
   verdict.accepted = s.error <= 1;
   if (verdict.accepted) {
     verdict.t = s.h == left ? end : s.t + s.h;

@@ -29,7 +29,7 @@ struct OdeStates {
   double* taken = nullptr;       // h of the last accepted step
   double* before = nullptr;      // the time it began at
   double* measure = nullptr;     // mean square of what was measured last
-  double* slope = nullptr;       // at the start: mean square of F
+  double* slope = nullptr;       // at the start: mean square of F; later free for a judgement
   std::int32_t* from = nullptr;  // requested times [from, next) lie in the last accepted step
   std::int32_t* next = nullptr;  // the first one not reached
   std::int8_t* after_rejection = nullptr;
@@ -97,12 +97,14 @@ constexpr void begin_step(const StepRules& rules, const OdeStates& s, std::int64
                                   : row_math::probe_step(size, f_size, rules.order, rules.rtol));
 }
 
-// After a step whose error has the mean square `measure`, relative to the tolerance.
-constexpr void end_step(const StepRules& rules, const OdeStates& s, std::int64_t row, bool swaps, double measure) {
+// After a step, by its error relative to the tolerance and what that makes of the step.
+[[gnu::always_inline]] constexpr void end_step(const StepRules& rules, const OdeStates& s, std::int64_t row, bool swaps,
+                                               double error, double factor) {
   const std::int32_t accepted = s.report.accepted[row], rejected = s.report.rejected[row];
   const row_math::StepVerdict verdict = row_math::judge_step({.t = s.report.reached[row],
                                                               .h = s.h[row],
-                                                              .error = row_math::square_root(measure),
+                                                              .error = error,
+                                                              .factor = factor,
                                                               .accepted = accepted,
                                                               .tried = accepted + rejected,
                                                               .next = s.next[row],

@@ -123,7 +123,8 @@ class CupyDoor:
 
     def native_ode_report(self, status: Any, integers: Any, reached: Any) -> Any:
         """The same of an integration."""
-        return _core.DeviceOdeReport(status.data.ptr, *(row.data.ptr for row in integers), reached.data.ptr)
+        evaluations, accepted, rejected = (row.data.ptr for row in integers)
+        return _core.DeviceOdeReport(status.data.ptr, evaluations, accepted, rejected, reached.data.ptr)
 
     def scales(self, given: np.ndarray | None) -> Any:
         """The scales where the solver runs."""

@@ -26,20 +26,41 @@ struct Terms {
   }
 };
 
+// The sum at elements [at, at + Count vectors): each term is looked up once for all of them.
 template <class V, int Count, class T>
-[[gnu::always_inline]] inline V sum_of(const Terms<T>& terms, std::int64_t at) {
-  V sum = {};
-#pragma GCC unroll 7
-  for (int k = 0; k < Count; ++k) sum += terms.weight[k] * simd::load<V>(terms.stage[k] + at);
-  return sum;
+[[gnu::always_inline]] inline void sum_terms(const Terms<T>& terms, std::int64_t at, V (&sums)[Count]) {
+  constexpr std::int64_t lanes = sizeof(V) / sizeof(T);
+  for (V& sum : sums) sum = V{};
+  for (int k = 0; k < terms.count; ++k) {
+    const T* stage = terms.stage[k] + at;
+    const T weight = terms.weight[k];
+#pragma GCC unroll 4
+    for (std::int64_t v = 0; v < Count; ++v) sums[v] += weight * simd::load<V>(stage + v * lanes);
+  }
 }
 
-// body(std::integral_constant<int, count>) with the number of terms known to the compiler.
-template <int Count = 0, class Body>
-[[gnu::always_inline]] inline void with_count(int count, const Body& body) {
-  if constexpr (Count < most_stages)
-    if (count != Count) return with_count<Count + 1>(count, body);
-  body(std::integral_constant<int, Count>{});
+// take<V>(at, sum) for every element, from the first to the last.
+template <int Lanes, class T, class Take>
+[[gnu::always_inline]] inline void sweep_sums(const Terms<T>& terms, std::int64_t n, const Take& take) {
+  using V = simd::Vector<T, Lanes>;
+  using One = simd::Vector<T, 1>;
+  std::int64_t at = 0;
+  for (; at + 4 * Lanes <= n; at += 4 * Lanes) {
+    V sums[4];
+    sum_terms(terms, at, sums);
+#pragma GCC unroll 4
+    for (std::int64_t v = 0; v < 4; ++v) take(at + v * Lanes, sums[v]);
+  }
+  for (; at + Lanes <= n; at += Lanes) {
+    V sums[1];
+    sum_terms(terms, at, sums);
+    take(at, sums[0]);
+  }
+  for (; at < n; ++at) {
+    One sums[1];
+    sum_terms(terms, at, sums);
+    take(at, sums[0]);
+  }
 }
 
 // F at a point: the answer, or with Relax the answer minus the point.
@@ -207,12 +228,8 @@ void run(CpuQueue& queue, const PoseStage<T>& k) {
         for (int j = 0; j < (taking ? k.stage : k.stages.stages); ++j)
           terms.add(k.stages.at(j, swapped, row), h * k.weights[j]);
         if (!taking) {
-          with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-            constexpr int terms_count = decltype(fixed)::value;
-            lanes::sweep<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-              using V = simd::Vector<T, L>;
-              simd::store(at + j, simd::load<V>(z + j) + sum_of<V, terms_count>(terms, j));
-            });
+          sweep_sums<lanes>(terms, width, [=]<class V>(std::int64_t j, const V& sum) __attribute__((always_inline)) {
+            simd::store(at + j, simd::load<V>(z + j) + sum);
           });
           continue;
         }
@@ -220,15 +237,11 @@ void run(CpuQueue& queue, const PoseStage<T>& k) {
         T* F = k.stages.at(k.stage, swapped, row);
         const T own = static_cast<T>(h * k.weights[k.stage]);
         with_flag(k.relax, [&](auto flag) __attribute__((always_inline)) {
-          with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-            constexpr int terms_count = decltype(fixed)::value;
-            constexpr bool relax = decltype(flag)::value;
-            lanes::sweep<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-              using V = simd::Vector<T, L>;
-              const V value = field<V, relax>(answer, asked, j);
-              simd::store(F + j, value);
-              simd::store(at + j, simd::load<V>(z + j) + (sum_of<V, terms_count>(terms, j) + own * value));
-            });
+          constexpr bool relax = decltype(flag)::value;
+          sweep_sums<lanes>(terms, width, [=]<class V>(std::int64_t j, const V& sum) __attribute__((always_inline)) {
+            const V value = field<V, relax>(answer, asked, j);
+            simd::store(F + j, value);
+            simd::store(at + j, simd::load<V>(z + j) + (sum + own * value));
           });
         });
         k.states.report.evaluations[row] += 1;
@@ -264,20 +277,19 @@ void run(CpuQueue& queue, const MeasureStep<T>& k) {
         const double atol = k.atol, rtol = k.rtol;
         double squares = 0;
         with_flag(k.relax, [&](auto flag) __attribute__((always_inline)) {
-          with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-            constexpr int terms_count = decltype(fixed)::value;
-            constexpr bool relax = decltype(flag)::value;
-            squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-              using V = simd::Vector<T, L>;
-              const V value = field<V, relax>(answer, at, j);
-              simd::store(F + j, value);
-              const auto error = widened(V(sum_of<V, terms_count>(terms, j) + own * value));
-              auto old = lanes::load_double<L>(z + j), fresh = lanes::load_double<L>(at + j);
-              old = old < 0 ? -old : old;
-              fresh = fresh < 0 ? -fresh : fresh;
-              const auto scaled = error / (atol + rtol * (old > fresh ? old : fresh));
-              return scaled * scaled;
-            });
+          constexpr bool relax = decltype(flag)::value;
+          squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+            using V = simd::Vector<T, L>;
+            const V value = field<V, relax>(answer, at, j);
+            simd::store(F + j, value);
+            V sums[1];
+            sum_terms(terms, j, sums);
+            const auto error = widened(V(sums[0] + own * value));
+            auto old = lanes::load_double<L>(z + j), fresh = lanes::load_double<L>(at + j);
+            old = old < 0 ? -old : old;
+            fresh = fresh < 0 ? -fresh : fresh;
+            const auto scaled = error / (atol + rtol * (old > fresh ? old : fresh));
+            return scaled * scaled;
           });
         });
         const double h = k.states.h[row];
@@ -299,7 +311,8 @@ void run(CpuQueue& queue, const JudgeStep<T>& k) {
     const std::int64_t row = k.rows.ids[i];
     s.event[row] = StepEvent::none;
     if (!s.running(row)) continue;
-    end_step(k.rules, s, row, k.stages.swaps, batch ? whole : s.measure[row]);
+    const double error = std::sqrt(batch ? whole : s.measure[row]);
+    end_step(k.rules, s, row, k.stages.swaps, error, row_math::step_factor(error, k.rules.order));
     running += s.running(row) ? 1 : 0;
     *s.failed += s.report.status[row] < Status::converged ? 1 : 0;
   }
@@ -329,12 +342,8 @@ void run(CpuQueue& queue, const TakeStep<T>& k) {
             const double h = s.taken[row], theta = (k.times[time] - s.before[row]) / h;
             for (int j = 0; j < k.stages.stages; ++j)  // the judgement has already swapped the stages
               terms.add(k.stages.at(j, !s.swapped[row], row), h * stage_weight(k.powers[j], theta));
-            with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-              constexpr int terms_count = decltype(fixed)::value;
-              lanes::sweep<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-                using V = simd::Vector<T, L>;
-                simd::store(value + j, simd::load<V>(z + j) + sum_of<V, terms_count>(terms, j));
-              });
+            sweep_sums<lanes>(terms, width, [=]<class V>(std::int64_t j, const V& sum) __attribute__((always_inline)) {
+              simd::store(value + j, simd::load<V>(z + j) + sum);
             });
           }
           std::copy_n(at, width, z);
@@ -378,19 +387,21 @@ void run(CpuQueue& queue, const MeasurePseudo<T>& k) {
         Terms<T> terms;
         for (int j = 0; j < last; ++j) terms.add(k.stages.at(j, swapped, row), k.errors[j]);
         const T own = static_cast<T>(k.errors[last]);
-        double squares = 0;
-        with_count(terms.count, [&](auto fixed) __attribute__((always_inline)) {
-          constexpr int terms_count = decltype(fixed)::value;
-          squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-            using V = simd::Vector<T, L>;
-            const V value = field<V, true>(answer, at, j);
-            simd::store(F + j, value);
-            const auto error = widened(V(sum_of<V, terms_count>(terms, j) + own * value));
-            return error * error;
-          });
-        });
-        const double slope = lanes::dot<lanes>(first_stage, first_stage, width) * k.accuracy * k.accuracy;
-        k.states.measure[row] = squares == 0 ? 0 : squares / slope;
+        const auto error_at = [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+          using V = simd::Vector<T, L>;
+          const V value = field<V, true>(answer, at, j);
+          simd::store(F + j, value);
+          V sums[1];
+          sum_terms(terms, j, sums);
+          return widened(V(sums[0] + own * value));
+        };
+        const double error = lanes::norm<lanes>(Norm::two, width, error_at);
+        const double slope =
+            lanes::norm<lanes>(Norm::two, width, [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
+              return lanes::load_double<L>(first_stage + j);
+            });
+        const double ratio = error == 0 ? 0 : error / slope / k.accuracy;
+        k.states.measure[row] = ratio * ratio;
       }
     });
   });

@@ -211,20 +211,31 @@ void run(CudaQueue& queue, const MeasureStep<T>& k) {
   });
 }
 
+// Two launches: roots and judgement together need more registers than a thread has.
 template <class T>
 void run(CudaQueue& queue, const JudgeStep<T>& k) {
   queue.note("JudgeStep", 0);
   const std::int64_t numbers = k.rules.batch_measure ? std::max(k.rules.batch, k.rows.count) : k.rows.count;
-  cuda::in_one_block(queue, "JudgeStep", numbers, 2, [k] __device__() {
+  cuda::in_one_block(queue, "JudgeStep", numbers, 1, [k] __device__() {
     const OdeStates& s = k.states;
     const bool batch = k.rules.batch_measure != nullptr;
     const double whole = batch ? mean_of(k.rules.batch_measure, k.rules.batch) : 0;
+    for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
+      const std::int64_t row = k.rows.ids[i];
+      if (!s.running(row)) continue;
+      const double error = sqrt(batch ? whole : s.measure[row]);
+      s.measure[row] = error;
+      s.slope[row] = row_math::step_factor(error, k.rules.order);
+    }
+  });
+  cuda::in_one_block(queue, "JudgeStep", k.rows.count, 2, [k] __device__() {
+    const OdeStates& s = k.states;
     double counts[2] = {0, 0};  // running, failed
     for (std::int64_t i = threadIdx.x; i < k.rows.count; i += blockDim.x) {
       const std::int64_t row = k.rows.ids[i];
       s.event[row] = StepEvent::none;
       if (!s.running(row)) continue;
-      end_step(k.rules, s, row, k.stages.swaps, batch ? whole : s.measure[row]);
+      end_step(k.rules, s, row, k.stages.swaps, s.measure[row], s.slope[row]);
       counts[0] += s.running(row) ? 1 : 0;
       counts[1] += s.report.status[row] < Status::converged ? 1 : 0;
     }
@@ -297,20 +308,22 @@ void run(CudaQueue& queue, const MeasurePseudo<T>& k) {
     const int last = k.stages.stages - 1;
     const T* first_stage = k.stages.at(0, swapped, row);
     T* F = k.stages.at(last, swapped, row);
-    double squares[2] = {0, 0};  // of the error, of K_0
-    for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
-      T sum = 0;
+    double norms[2];  // of the error, of K_0
+    cuda::row_norms(
+        Norm::two, width,
+        [&](std::int64_t j, double* values) {
+          T sum = 0;
 #pragma unroll
-      for (int n = 0; n < most_stages; ++n)
-        if (n < last && k.errors[n] != 0) sum += static_cast<T>(k.errors[n]) * k.stages.at(n, swapped, row)[j];
-      const T value = answer[j] - at[j];
-      const double error = sum + static_cast<T>(k.errors[last]) * value, slope = first_stage[j];
-      F[j] = value;
-      squares[0] += error * error;
-      squares[1] += slope * slope;
-    }
-    cuda::block_sum(squares, cuda::shared_doubles());
-    if (threadIdx.x == 0) s.measure[row] = squares[0] == 0 ? 0 : squares[0] / (squares[1] * k.accuracy * k.accuracy);
+          for (int n = 0; n < most_stages; ++n)
+            if (n < last && k.errors[n] != 0) sum += static_cast<T>(k.errors[n]) * k.stages.at(n, swapped, row)[j];
+          const T value = answer[j] - at[j];
+          F[j] = value;
+          values[0] = sum + static_cast<T>(k.errors[last]) * value;
+          values[1] = first_stage[j];
+        },
+        norms);
+    const double ratio = norms[0] == 0 ? 0 : norms[0] / norms[1] / k.accuracy;
+    if (threadIdx.x == 0) s.measure[row] = ratio * ratio;
   });
 }
 
