@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """HomoODE on 8 x 8 digits beside a Neural ODE, an augmented one and an equilibrium model of as many weights.
 
-All have some 13,100 weights, and are trained by Adam 3e-3 along a cosine, 40 epochs in batches of 64, in float32 on one
-thread. The ODEs are trained by RK4 with 4 steps and the exact adjoint, and tested in float64 by DormandPrince with the
-batch as one system. Three seeds each, of the initial weights and the order of the samples. Must: a mean accuracy of
+All have some 13,100 weights, and are trained by Adam 5e-3 along a cosine, 40 epochs in batches of 64, in float32 on one
+thread; Adam's rate and the start's were chosen by cross-validation on the training images. The ODEs are trained by RK4
+with 4 steps and the exact adjoint, and tested in float64 by DormandPrince with the batch as one system. Three seeds each,
+of the initial weights and the order of the samples. Peaks are of one training step. Must: a mean accuracy of
 0.970 with at most 15,000 weights; with the shared start an accuracy within 0.5 points of that from zero, and 25 % fewer
 evaluations at 1e-6; and the memory of the adjoint does not grow with the steps, as plan() says.
 
@@ -34,7 +35,7 @@ from deqcore.systems import homoode
 from harness import machine
 from harness.measure import Plan, case, figures
 
-EPOCHS, BATCH, RATE, SEEDS, WIDTH = 40, 64, 3e-3, 3, 64
+EPOCHS, BATCH, RATE, SEEDS, WIDTH = 40, 64, 5e-3, 3, 64
 TRAINING = deqcore.RK4(steps=4)
 TOLERANCES = (1e-3, 1e-6)
 PROBLEM = "digits, 13,100 weights"
@@ -423,11 +424,12 @@ def tables(found: list[dict[str, Any]]) -> str:
         f"{line['parts']['peak bytes'] / 1000:.0f} | {line['counts']['native bytes'] / 1000:.0f} |"
         for line in held
     ]
-    return "\n".join([*lines, "", *(f"- {text}: {'met' if met else 'NOT met'}" for text, met in rows(models, held))])
+    said = {True: ": met", False: ": NOT met", None: ""}
+    return "\n".join([*lines, "", *(f"- {text}{said[met]}" for text, met in rows(models, held))])
 
 
-def rows(models: dict[str, dict[str, Any]], held: list[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
-    """What must hold, and what the paper says."""
+def rows(models: dict[str, dict[str, Any]], held: list[dict[str, Any]]) -> Iterator[tuple[str, bool | None]]:
+    """What must hold, and what the paper says; None where nothing is asked for."""
     counts = {name: line["counts"] for name, line in models.items()}
     ours, zeros = counts[SHARED], counts[ZEROS]
     yield (
@@ -449,7 +451,7 @@ def rows(models: dict[str, dict[str, Any]], held: list[dict[str, Any]]) -> Itera
     yield (
         f"told apart at 1e-3: from 0 {classical['1e-3'][1]:g} by the classical first step, {zeros['nfe at 1e-3']:g} by "
         f"ours; from the shared start {classical['1e-3'][0]:g} and {ours['nfe at 1e-3']:g}",
-        True,
+        None,
     )
     growth = {gradient: [line for line in held if line["method"] == gradient] for gradient in ("adjoint", "solver")}
     for gradient, grows in (("adjoint", False), ("solver", True)):

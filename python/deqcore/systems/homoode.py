@@ -477,7 +477,7 @@ class SharedStart:
         [0.0, 0.198, 0.1, 0.0, 0.0]
     """
 
-    rate: float = 0.35
+    rate: float = 0.5
     every: int = 5
     until: float = 0.8
 
@@ -547,7 +547,7 @@ def train(
     start: SharedStart | str | None = SharedStart(),
     epochs: int = 40,
     batch: int = 64,
-    rate: float = 3e-3,
+    rate: float = 5e-3,
     show: Callable[[Epoch], None] | None = None,
     **options: Any,
 ) -> tuple[HomoODE, list[Epoch]]:
