@@ -3,10 +3,12 @@
 
 All have some 13,100 weights, and are trained by Adam 5e-3 along a cosine, 40 epochs in batches of 64, in float32 on one
 thread; Adam's rate and the start's were chosen by cross-validation on the training images. The ODEs are trained by RK4
-with 4 steps and the exact adjoint, and tested in float64 by DormandPrince with the batch as one system. Three seeds each,
-of the initial weights and the order of the samples. Peaks are of one training step. Must: a mean accuracy of
-0.970 with at most 15,000 weights; with the shared start an accuracy within 0.5 points of that from zero, and 25 % fewer
-evaluations at 1e-6; and the memory of the adjoint does not grow with the steps, as plan() says.
+with 4 steps and the exact adjoint, and tested in float64 by DormandPrince with the batch as one system. Three seeds
+each, of the initial weights and the order of the samples. Peaks are of one training step.
+
+Must: a mean accuracy of 0.970 with at most 15,000 weights; with the shared start an accuracy within 0.5 points of that
+from zero, and 25 % fewer evaluations at 1e-6; and the memory of the adjoint does not grow with the steps, as plan()
+says.
 
     python benchmarks/python/homoode.py [--out FILE]        the tables, in Markdown; the cases as JSON lines
     python benchmarks/python/homoode.py --table FILE        the tables of a file
