@@ -239,8 +239,8 @@ class Evaluation:
 class HomoODE:
     """A classifier of rows: a condition, a field integrated from a shared start under it, a head.
 
-    The integration and its gradient run wholly in C++ (:class:`deqcore.maps.Field`). The weights are not copied; new
-    weights make a new model.
+    The integration and its gradient run wholly in C++ (:class:`deqcore.maps.Field`). A1, A2 and b2 are packed
+    here, the other weights are not copied: do not write to them, new weights make a new model.
 
     Args:
         weights: the arrays, float32 or float64.
