@@ -350,6 +350,7 @@ def test_samples_that_do_not_fit_are_refused(rng, x, labels, error, said):
     ("options", "error", "said"),
     [
         ({"start": "shared"}, ValueError, "start: 'shared' given; expected a SharedStart, 'loss' or None"),
+        ({"start": np.zeros(7)}, ValueError, "start: array("),
         ({"epochs": 0}, ValueError, "epochs: 0 given; expected at least 1"),
         ({"batch": 0}, ValueError, "batch: 0 given; expected at least 1"),
         ({"rate": -1.0}, ValueError, "rate: -1.0 given; expected a number > 0"),

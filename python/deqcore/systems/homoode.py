@@ -85,7 +85,16 @@ class Weights(Arrays):
         hidden: int = 64,
         dtype: Any = np.float32,
     ) -> Weights:
-        """Normal entries of variance 1 / columns; c, b2, d and the start are 0."""
+        """Normal entries of variance 1 / columns; c, b2, d and the start are 0.
+
+        Args:
+            rng: draws them.
+            inputs, classes, width, hidden: the sizes, at least 1.
+            dtype: float32 or float64.
+
+        Raises:
+            TypeError, ValueError: a size is not an integer, or below 1.
+        """
         sizes = {"inputs": inputs, "classes": classes, "width": width, "hidden": hidden}
         for name, size in sizes.items():
             if integer(size, name) < 1:
@@ -587,7 +596,8 @@ def train(
         raise TypeError(f"model: {describe(model)} given; expected a HomoODE")
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng: {describe(rng)} given; expected a numpy.random.Generator")
-    if start not in (None, "loss") and not isinstance(start, SharedStart):
+    learnt = isinstance(start, SharedStart) or (isinstance(start, str) and start == "loss")
+    if start is not None and not learnt:
         raise ValueError(f"start: {start!r} given; expected a SharedStart, 'loss' or None")
     for name, count in (("epochs", epochs), ("batch", batch)):
         if integer(count, name) < 1:
