@@ -67,7 +67,8 @@ def _row(case: dict[str, Any]) -> str:
     if floor := case.get("floor"):
         text += f"  {case['over_floor']:.2f} x floor by {floor['by']} {_time(floor['seconds'])}"
     for name, value in case.get("parts", {}).items():
-        text += f"; {name} {_rate(value) if '/s' in name else _time(value)}"
+        shown = f"{value / 1000:.4g} kB" if name.endswith("bytes") else _rate(value) if "/s" in name else _time(value)
+        text += f"; {name} {shown}"
     return text + "  [" + ", ".join(f"{name} {value}" for name, value in case["counts"].items()) + "]"
 
 

@@ -30,6 +30,7 @@ GROUPS = (
     "streaming",
     "training",
     "ode",
+    "homoode",
 )
 CPP = GROUPS[:3]
 ON_REQUEST = ("device", "catalogue")  # needs a GPU and CuPy; takes many minutes

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import deqcore
-from deqcore import _demo
+from deqcore import _demo, _training
 from harness.measure import Plan, case, figures
 
 GRADIENTS: dict[str, dict[str, Any]] = {
@@ -25,7 +25,7 @@ GRADIENTS: dict[str, dict[str, Any]] = {
 
 
 def cases(plan: Plan) -> Iterator[dict[str, Any]]:
-    data = _demo.split(_demo.load_digits())
+    data = _training.split(_training.load_digits())
     for problem, cap, epochs, seeds in (("|W| <= 0.95", 0.95, 25, 3), ("no cap", math.inf, 30, 4)):
         if plan.quick:
             epochs, seeds = 1, 1
@@ -48,12 +48,12 @@ def cases(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def train(
-    train_set: _demo.Digits, test_set: _demo.Digits, options: dict[str, Any], cap: float, epochs: int, seed: int
+    train_set: _training.Digits, test_set: _training.Digits, options: dict[str, Any], cap: float, epochs: int, seed: int
 ) -> dict[str, Any]:
     """One run; what its last epoch took, and how many rows of all solves ended without a solution."""
     rng = np.random.default_rng(seed)
     p = _demo.capped(_demo.Parameters.random(rng, 64), cap)
-    adam = _demo.Adam(p)
+    adam = _training.Adam(p)
     batches = math.ceil(len(train_set) / 64)
     unsolved = {"forward": 0, "backward": 0}
     solver = {"method": "picard", "max_steps": 200, "threads": 1, "on_failure": "return"}

@@ -16,7 +16,7 @@ For one image of 8 x 8 pixels and a layer of width d:
 |tanh'| <= 1, so that |W|_2 <= 0.95 makes f a contraction: every image has exactly one z*, and both solves converge.
 W is held there after every update. Nothing of the forward iteration is kept for the backward solve, only its end z*.
 
-Bai, Kolter and Koltun 2019, "Deep Equilibrium Models"; Kingma and Ba 2015, "Adam".
+Bai, Kolter and Koltun 2019, "Deep Equilibrium Models".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,10 @@ from ._adjoint import adjoint
 from ._core import num_threads, set_num_threads
 from ._fixed_point import fixed_point
 from ._solution import Solution, Status
+from ._training import Arrays, Digits, cross_entropy, descend, gaussian, load_digits, split
 from .maps import Dense
 
-__all__ = ["Adam", "Digits", "Evaluation", "Parameters", "Settings", "loss_and_gradients", "run"]
+__all__ = ["Evaluation", "Parameters", "Settings", "loss_and_gradients", "run"]
 
 
 @dataclass(frozen=True)
@@ -59,42 +60,11 @@ class Settings:
     rtol_picture: float = 1e-8  # of the two solves in the picture, which are in float64
 
 
-# ---------------------------------------------------------------------------------------------------------- the data
-
-
-@dataclass(frozen=True)
-class Digits:
-    """Images, one per row, pixels in [0, 1], and their labels."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, rows: Any) -> Digits:
-        return Digits(self.images[rows], self.labels[rows])
-
-
-def load_digits() -> Digits:
-    """Scikit-learn's 1,797 handwritten digits, in an order that never changes; the first 1,400 are for training."""
-    import sklearn.datasets
-
-    images, labels = sklearn.datasets.load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(labels))  # neighbours in the file are by the same writer
-    return Digits((images / 16).astype(np.float32), labels)[order]
-
-
-def split(digits: Digits) -> tuple[Digits, Digits]:
-    """-> (1,400 to train on, 397 to test with). The second are only ever counted: nothing is chosen by them."""
-    return digits[:1400], digits[1400:]
-
-
 # --------------------------------------------------------------------------------------------------------- the model
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Parameters(Arrays):
     """The weights; also anything of their shapes, such as their gradients."""
 
     W: np.ndarray  # (d, d)
@@ -103,26 +73,11 @@ class Parameters:
     V: np.ndarray  # (classes, d)
     c: np.ndarray  # (classes,)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (getattr(self, field.name) for field in fields(self))
-
-    @classmethod
-    def each(cls, function: Callable[..., Any], *operands: Parameters) -> Parameters:
-        """``function`` applied to W, then to U, and so on."""
-        return cls(*map(function, *operands))
-
     @classmethod
     def random(cls, rng: np.random.Generator, width: int, pixels: int = 64, classes: int = 10) -> Parameters:
         """Gaussian weights of variance 1 / inputs, W of half that deviation, in float32; biases 0."""
-
-        def gaussian(rows: int, columns: int) -> np.ndarray:
-            return (rng.standard_normal((rows, columns)) / math.sqrt(columns)).astype(np.float32)
-
-        def zeros(rows: int) -> np.ndarray:
-            return np.zeros(rows, np.float32)
-
-        W, U, V = gaussian(width, width) / 2, gaussian(width, pixels), gaussian(classes, width)
-        return cls(W, U, zeros(width), V, zeros(classes))
+        W, U, V = gaussian(rng, width, width) / 2, gaussian(rng, width, pixels), gaussian(rng, classes, width)
+        return cls(W, U, np.zeros(width, np.float32), V, np.zeros(classes, np.float32))
 
 
 def injection(p: Parameters, images: np.ndarray) -> np.ndarray:
@@ -178,7 +133,6 @@ def loss_and_gradients(
     Raises:
         ConvergenceError: a row did not converge, which a spectral norm of W below 1 excludes.
     """
-    rows = np.arange(len(labels))
     layer = Dense(p.W, "tanh")
     x = injection(p, images)
 
@@ -186,25 +140,13 @@ def loss_and_gradients(
     forward = fixed_point(layer, np.zeros_like(x), **(shared | (forward_options or {})))
     z = forward.value
     scores = logits(p, z)
-    log_q = log_softmax(scores)
-    loss = -log_q[rows, labels].mean()
-
-    slope = np.exp(log_q)  # dL/dlogits = (q - e[label]) / rows
-    slope[rows, labels] -= 1
-    slope /= len(rows)
+    loss, slope = cross_entropy(scores, labels)
     g = slope @ p.V
     backward = adjoint(layer, z, g, **(shared | (backward_options or {})))
     dW, s = layer.parameter_gradients(z, x, backward.value)
 
     gradients = Parameters(W=dW, U=s.T @ images, b=s.sum(0), V=slope.T @ z, c=slope.sum(0))
-    return Evaluation(float(loss), gradients, int((scores.argmax(1) == labels).sum()), forward, backward)
-
-
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    """log(exp(s_i) / sum_j exp(s_j)) along the last axis; shifted, so that nothing overflows."""
-    shifted = scores - scores.max(-1, keepdims=True)
-    log_q: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return log_q
+    return Evaluation(loss, gradients, int((scores.argmax(1) == labels).sum()), forward, backward)
 
 
 def accuracy(p: Parameters, digits: Digits, **options: Any) -> float:
@@ -214,30 +156,6 @@ def accuracy(p: Parameters, digits: Digits, **options: Any) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
-
-
-class Adam:
-    """Steps along the mean gradient over the root of the mean square, element by element.
-
-    m <- 0.9 m + 0.1 g,  v <- 0.999 v + 0.001 g^2,  p <- p - rate m / (1 - 0.9^t) / (sqrt(v / (1 - 0.999^t)) + 1e-8).
-    """
-
-    def __init__(self, p: Parameters) -> None:
-        self.m = Parameters.each(np.zeros_like, p)
-        self.v = Parameters.each(np.zeros_like, p)
-        self.t = 0
-
-    def update(self, p: Parameters, gradients: Parameters, rate: float) -> Parameters:
-        """The parameters after one step."""
-        self.t += 1
-        self.m = Parameters.each(lambda m, g: 0.9 * m + 0.1 * g, self.m, gradients)
-        self.v = Parameters.each(lambda v, g: 0.999 * v + 0.001 * g * g, self.v, gradients)
-        unbias_m, unbias_v = 1 - 0.9**self.t, 1 - 0.999**self.t
-
-        def step(p: np.ndarray, m: np.ndarray, v: np.ndarray) -> np.ndarray:
-            return p - rate * (m / unbias_m) / (np.sqrt(v / unbias_v) + 1e-8)
-
-        return Parameters.each(step, p, self.m, self.v)
 
 
 def capped(p: Parameters, cap: float) -> Parameters:
@@ -280,21 +198,25 @@ def train(
     """-> (trained parameters, one :class:`Epoch` per epoch); ``show`` is called with each."""
     rng = np.random.default_rng(settings.seed)
     p = capped(Parameters.random(rng, settings.width, train_set.images.shape[1]), settings.cap)
-    adam = Adam(p)
-    batches = math.ceil(len(train_set) / settings.batch)
-    total = settings.epochs * batches
-    epochs = []
-    for _ in range(settings.epochs):
-        epoch = Epoch()
-        for rows in np.array_split(rng.permutation(len(train_set)), batches):
-            batch = train_set[rows]
-            e = loss_and_gradients(p, batch.images, batch.labels, rtol=settings.rtol)
-            rate = settings.rate * (1 + math.cos(math.pi * adam.t / total)) / 2
-            p = capped(adam.update(p, e.gradients, rate), settings.cap)
-            epoch.add(e, len(rows) / len(train_set))
-        epoch.test_accuracy = accuracy(p, test_set, rtol=settings.rtol)
-        epochs.append(epoch)
-        show(epoch)
+    steps = descend(
+        p,
+        len(train_set),
+        lambda p, rows: loss_and_gradients(p, train_set.images[rows], train_set.labels[rows], rtol=settings.rtol),
+        epochs=settings.epochs,
+        batch=settings.batch,
+        rate=settings.rate,
+        rng=rng,
+        adjust=lambda p, evaluation, number: capped(p, settings.cap),
+    )
+    epochs, epoch = [], Epoch()
+    for step in steps:
+        p = step.p
+        epoch.add(step.evaluation, step.share)
+        if step.ends_epoch:
+            epoch.test_accuracy = accuracy(p, test_set, rtol=settings.rtol)
+            epochs.append(epoch)
+            show(epoch)
+            epoch = Epoch()
     return p, epochs
 
 

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
-IN_PYTHON = ("native", "step", "skewed", "evaluations", "history16", "homotopy", "streaming", "ode")
+IN_PYTHON = (
+    "native", "step", "skewed", "evaluations", "history16", "homotopy", "streaming", "ode", "homoode",
+)  # fmt: skip
 IN_CPP = ("kernels", "dialogue", "dense")
 
 

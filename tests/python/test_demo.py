@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import deqcore
-from deqcore import _demo
+from deqcore import _demo, _training
 from deqcore.__main__ import main
 
 TINY = ["--epochs", "2", "--width", "12"]
@@ -30,7 +30,7 @@ def random_parameters(width, norm):
 
 @pytest.fixture(scope="module")
 def batch():
-    digits = _demo.load_digits()[:24]
+    digits = _training.load_digits()[:24]
     return digits.images.astype(np.float64), digits.labels
 
 
@@ -98,18 +98,18 @@ def test_gradients_as_trained(batch):
 
 
 def test_log_softmax_does_not_overflow():
-    log_q = _demo.log_softmax(np.array([[0.0, 1e4, -1e4], [1.0, 1.0, 1.0]]))
+    log_q = _training.log_softmax(np.array([[0.0, 1e4, -1e4], [1.0, 1.0, 1.0]]))
     np.testing.assert_allclose(log_q, [[-1e4, 0, -2e4], [-np.log(3)] * 3])
 
 
 def test_split_is_fixed():
-    digits = _demo.load_digits()
-    train_set, test_set = _demo.split(digits)
+    digits = _training.load_digits()
+    train_set, test_set = _training.split(digits)
     assert (len(train_set), len(test_set)) == (1400, 397)
     assert digits.images.dtype == np.float32
     assert (digits.images.min(), digits.images.max()) == (0, 1)
     assert set(test_set.labels) == set(train_set.labels) == set(range(10))
-    np.testing.assert_array_equal(_demo.load_digits().images, digits.images)
+    np.testing.assert_array_equal(_training.load_digits().images, digits.images)
 
 
 def test_cap():
@@ -122,7 +122,7 @@ def test_cap():
 def test_adam_takes_the_first_step_by_the_sign():
     p = random_parameters(4, 0.5)
     gradients = _demo.Parameters.each(np.cos, p)
-    moved = _demo.Adam(p).update(p, gradients, 0.01)
+    moved = _training.Adam(p).update(p, gradients, 0.01)
     for before, after, g in zip(p, moved, gradients, strict=True):
         np.testing.assert_allclose(after, before - 0.01 * np.sign(g), atol=1e-8)
 
@@ -173,7 +173,7 @@ def test_run_as_command(tmp_path):
 
 
 def test_training_is_repeatable():
-    train_set, test_set = _demo.split(_demo.load_digits())
+    train_set, test_set = _training.split(_training.load_digits())
     (first, epochs), (again, _), (other, _) = (
         _demo.train(train_set[:256], test_set, _demo.Settings(seed, epochs=1, width=8), lambda _: None)
         for seed in (0, 0, 1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import deqcore
+from deqcore.systems import homoode
 
 # The command line and the demo are no library; _core is compiled, and private.
 MODULES = sorted(
@@ -21,7 +22,7 @@ MODULES = sorted(
 )
 PUBLIC = {
     f"{module.__name__}.{name}": getattr(module, name)
-    for module in (deqcore, deqcore.maps, deqcore.errors)
+    for module in (deqcore, deqcore.maps, deqcore.errors, homoode)
     for name in module.__all__
 }
 DOCUMENTED = {name: thing for name, thing in PUBLIC.items() if inspect.isclass(thing) or inspect.isroutine(thing)}
