@@ -11,7 +11,7 @@
 namespace deqcore::test {
 namespace {
 
-const bool registered = register_dialogues<Backward>(static_cast<Queues*>(nullptr));
+const bool registered = register_dialogues<Backward>(static_cast<SolverQueues*>(nullptr));
 
 template <class Case>
 class AdjointOnly : public ::testing::Test {};
