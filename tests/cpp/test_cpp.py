@@ -5,19 +5,11 @@ from __future__ import annotations
 
 import re
 
-from support.building import ROOT, configure_and_build, program, run
+from support.building import cpp_tests, program, run
 
 
 def test_all_cpp_tests_pass():
-    build = ROOT / "build" / "cpp-tests"
-    configure_and_build(
-        ROOT,
-        build,
-        "-DDEQCORE_TESTS=ON",
-        "-DDEQCORE_BENCHMARKS=ON",
-        "-DDEQCORE_CUDA=OFF",
-        "-DDEQCORE_WARNINGS_AS_ERRORS=ON",
-    )
+    build = cpp_tests()
     said = run(program("ctest"), "--test-dir", build, "--output-on-failure", "--no-tests=error", "-j", "2")
     summary = re.search(r"100% tests passed\b.* out of (\d+)", said)
     assert summary, said

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.building import ROOT, cpp_tests
+
 BENCHMARKS = ROOT / "benchmarks"
 IN_PYTHON = (
     "native", "step", "skewed", "evaluations", "history16", "homotopy", "streaming", "ode", "homoode",
@@ -122,7 +123,8 @@ def test_a_peer_takes_part_or_is_said_to_be_absent(compared, library, package, g
 
 def test_products_and_solves_from_cpp_are_compared(tmp_path):
     out = tmp_path / "quick.jsonl"
-    done = run("compare/run.py", "--quick", "--out", out, "products", "from_cpp")
+    library = cpp_tests("deqcore_compare") / "benchmarks" / "compare" / "libdeqcore_compare.so"
+    done = run("compare/run.py", "--quick", "--library", library, "--out", out, "products", "from_cpp")
     assert done.returncode == 0, done.stdout + done.stderr
     cases = cases_of(out)
     check(cases)
@@ -185,9 +187,18 @@ def test_settings_that_were_found_are_not_searched_for_again(tmp_path, monkeypat
 
 def test_the_cpp_cases_run(tmp_path):
     out = tmp_path / "quick.jsonl"
-    done = run("run.py", "--quick", "--out", out, *IN_CPP)
+    binary = cpp_tests("deqcore_benchmarks") / "benchmarks" / "cpp" / "deqcore_benchmarks"
+    done = run("run.py", "--quick", "--binary", binary, "--out", out, *IN_CPP)
     assert done.returncode == 0, done.stdout + done.stderr
     check(cases_of(out))
+
+
+def test_a_folder_to_build_them_in_is_made(monkeypatch):
+    """Compiling them is left to the C++ tests, whose build the tests above use."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    folder = importlib.import_module("harness.build").build("help", quick=True)
+    assert folder == ROOT / "build" / "benchmarks-quick" / "benchmarks"
+    assert (folder.parent / "CMakeCache.txt").exists()
 
 
 def test_an_unknown_group_is_refused():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -36,8 +37,19 @@ def run(*command: str | Path, timeout: float = 1500) -> str:
 
 
 def configure_and_build(source: Path, build: Path, *options: str, target: str = "all") -> None:
-    """A Release build with Ninja."""
+    """A Release build with Ninja; one process at a time in a folder."""
     cmake, ninja = program("cmake"), program("ninja")
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", "-DCMAKE_BUILD_TYPE=Release"]
-    run(cmake, "-S", source, "-B", build, *generator, *options)
-    run(cmake, "--build", build, "--target", target)
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(cmake, "-S", source, "-B", build, *generator, *options)
+        run(cmake, "--build", build, "--target", target)
+
+
+def cpp_tests(target: str = "all") -> Path:
+    """The C++ tests and benchmarks, which several test files use; -> the folder of their build."""
+    build = ROOT / "build" / "cpp-tests"
+    options = ["-DDEQCORE_TESTS=ON", "-DDEQCORE_BENCHMARKS=ON", "-DDEQCORE_CUDA=OFF", "-DDEQCORE_WARNINGS_AS_ERRORS=ON"]
+    configure_and_build(ROOT, build, *options, target=target)
+    return build

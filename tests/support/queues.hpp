@@ -84,6 +84,13 @@ using Queues =
     std::tuple<On<CpuQueue, float, 1>, On<CpuQueue, double, 1>, On<CpuQueue, float, 2>, On<CpuQueue, double, 2>>;
 #endif
 
+// What solvers are tried on: the emulation under sanitizers, which is slow, tries them in float alone.
+#ifdef DEQCORE_SOLVER_TESTS_IN_FLOAT
+using SolverQueues = std::tuple<OnFirstQueue<float>>;
+#else
+using SolverQueues = Queues;
+#endif
+
 template <class Tuple>
 struct AsTypes;
 template <class... Entries>

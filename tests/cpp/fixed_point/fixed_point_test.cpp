@@ -8,7 +8,7 @@
 namespace deqcore::test {
 namespace {
 
-const bool registered = register_dialogues<Forward>(static_cast<Queues*>(nullptr));
+const bool registered = register_dialogues<Forward>(static_cast<SolverQueues*>(nullptr));
 
 template <class Case>
 class FixedPointOnly : public ::testing::Test {};

@@ -12,7 +12,7 @@
 namespace deqcore::test {
 namespace {
 
-const bool registered = register_dialogues<Linear>(static_cast<Queues*>(nullptr));
+const bool registered = register_dialogues<Linear>(static_cast<SolverQueues*>(nullptr));
 
 template <class Case>
 class LinearOnly : public ::testing::Test {};

@@ -12,7 +12,7 @@
 namespace deqcore::test {
 namespace {
 
-const bool registered = register_dialogues<Newtonian>(static_cast<Queues*>(nullptr));
+const bool registered = register_dialogues<Newtonian>(static_cast<SolverQueues*>(nullptr));
 
 template <class Case>
 class NewtonOnly : public ::testing::Test {};
