@@ -468,7 +468,7 @@ def _estimate(setup: Setup, system: _System, b: Any, ended: _Ended) -> Any:
     inverse = length_of_solution(probe, 0.1 / shares)
     rounding = np.finfo(state.dtype).eps / 4  # of the residual, most of which cancels
     unseen = xp.linalg.norm(residual, axis=1) / unit + rounding
-    # What a product cannot show. The factors of Direct know J better, but a residual that cancels to nothing is no proof.
+    # What a product cannot show. The factors of Direct know J better; but a residual that cancels is no proof.
     least = inverse * rounding * (0.1 if isinstance(setup.chosen, Direct) else 1.0)
     error = xp.where((u > 0) & (error < least), least, error)
     return xp.where((report.status <= 0) & (shares * inverse * unseen >= 1), np.inf, error)
