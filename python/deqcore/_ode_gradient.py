@@ -123,6 +123,7 @@ def odeint_adjoint(
 
     Raises:
         ConvergenceError: the integration did not arrive; there is no gradient then.
+        FloatingPointError: a gradient is NaN or infinite, because vjp was, or beyond the range of its dtype.
         TypeError, ValueError: an argument of the wrong kind, dtype, shape or range, or not finite; an unknown option.
         Exception: whatever f or vjp raise, unchanged.
 
@@ -191,6 +192,7 @@ def odeint_adjoint(
         a = back.over(float(times[i - 1]), float(times[i]), values[i - 1], values[i], a)
         if cotangents[i - 1] is not None:
             a = a + cotangents[i - 1]
+    _check_gradients(door, a, *sums.total)
     return OdeGradients(
         z0=door.outward(a),
         row_args=tuple(map(door.outward, sums.total[0])),
@@ -208,6 +210,19 @@ def check_gradient_kind(gradient: Any) -> None:
     """Refuse anything but the three kinds."""
     if not isinstance(gradient, str) or gradient not in GRADIENTS:
         raise ValueError(f"gradient: {gradient!r} given; expected one of {', '.join(map(repr, GRADIENTS))}")
+
+
+def _check_gradients(door: Any, z0: Any, row_args: tuple[Any, ...], parameters: tuple[Any, ...]) -> None:
+    """Refuse to return numbers that are none: backward through fixed steps nothing else would notice."""
+    named = [("z0", z0)]
+    named += [(f"row_args[{i}]", array) for i, array in enumerate(row_args)]
+    named += [(f"parameters[{i}]", array) for i, array in enumerate(parameters)]
+    for name, array in named:
+        if not bool(door.xp.isfinite(array).all()):
+            raise FloatingPointError(
+                f"odeint_adjoint: {name} of the gradients is not finite: vjp answered NaN or infinity, or the gradient "
+                f"is beyond the range of its dtype"
+            )
 
 
 def gradient_bytes(chosen: OdeMethod, gradient: str, rows: int, width: int, dtype: Any) -> int:
@@ -265,6 +280,7 @@ def _natively(
         rejected += int(report.integers[2].max())
         if cotangents[i - 1] is not None:
             a += cotangents[i - 1].reshape(a.shape)
+    _check_gradients(state.door, a, (du,), gradients)
     return OdeGradients(
         z0=a.reshape(state.shape),
         row_args=(du.reshape(u.shape),),
@@ -318,6 +334,8 @@ class _Sums:
     def _array(self, array: Any) -> Any:
         if isinstance(array, (np.generic, float)) and self.state.door.xp is np:  # a sum over everything
             return np.asarray(array, self.state.dtype)
+        if getattr(getattr(self.state.door.inward(array), "dtype", None), "kind", "") != "f":
+            raise TypeError(f"vjp returned {describe(array)} for a derivative; expected an array of floats")
         return array
 
     def add(self, factor: float, sums: Any) -> None:

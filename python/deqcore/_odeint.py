@@ -133,9 +133,10 @@ class OdeSolution:
 _ADVICE = {
     Status.out_of_steps: "raise max_steps or loosen rtol and atol; where steps are short because the problem is stiff, "
     "no explicit method is suitable",
-    Status.step_underflow: "no step is short enough: the solution runs to infinity there, or f is discontinuous",
+    Status.step_underflow: "no step is short enough: the solution runs to infinity there, f is discontinuous, or t is "
+    "so large that float64 holds no steps between",
     Status.not_finite: "f answered NaN or infinity, at the start or however short the step; of fixed steps, more of "
-    "them may help",
+    "them may help; and atol must not be 0 where an element of z is",
     Status.map_failed: "f reported a failure itself",
 }
 
@@ -151,9 +152,11 @@ def check_times(t: Any) -> np.ndarray:
     times = np.ascontiguousarray(times, np.float64)
     if len(times) < 2:
         raise ValueError(f"t: {len(times)} given; expected at least two times")
-    steps = np.diff(times)
-    if not np.isfinite(times).all() or not ((steps > 0).all() or (steps < 0).all()):
+    rising, falling = times[1:] > times[:-1], times[1:] < times[:-1]
+    if not np.isfinite(times).all() or not (rising.all() or falling.all()):
         raise ValueError(f"t: {describe(t)} given; expected finite times that only rise or only fall")
+    if abs(times[-1] / 2 - times[0] / 2) > np.finfo(float).max / 2:
+        raise ValueError(f"t: from {times[0]:g} to {times[-1]:g} given; expected a length that float64 holds")
     return times
 
 
@@ -220,7 +223,7 @@ def odeint(
         method: :class:`DormandPrince` (None), :class:`BogackiShampine`, :class:`RK4`, :class:`Midpoint`,
             :class:`Euler`, or a name. A number of equal steps between two requested times is an option of the method;
             Euler, midpoint and RK4 have nothing else.
-        rtol, atol: of the error of a step; rtol at least 4 eps.
+        rtol, atol: of the error of a step; rtol at least 4 eps, atol above 0 where an element of z is 0.
         first_step: length of the first step; None chooses it. With fixed steps it has no meaning, nor have rtol, atol
             and max_steps.
         max_steps: most steps tried per row.

@@ -285,3 +285,29 @@ def test_failures_raise_and_exceptions_come_out():
         odeint_adjoint(lambda t, z: -z, fails, z, [0, 1], g)
     with pytest.raises(ValueError, match="expected None"):
         odeint_adjoint(deqcore.maps.Field(np.ones((1, 1)), np.ones((1, 1))), fails, z, [0, 1], g)
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "solver", "frozen"])
+def test_a_gradient_that_is_no_number_is_not_returned(gradient):
+    z0, times, method = np.ones((2, 3)), [0.0, 1.0], RK4(4)
+    z = odeint(lambda t, z: -z, z0, times, method=method).value
+    shared = {"method": method, "gradient": gradient}
+
+    def differentiate(vjp):
+        return odeint_adjoint(lambda t, z: -z, vjp, z, times, z0, **shared)
+
+    with pytest.raises(FloatingPointError, match=r"parameters\[1\]"):
+        differentiate(lambda t, z, a: (-a, (a,), (a.sum(), a.sum(axis=0) * np.nan)))
+    if gradient == "solver":  # the adjoint's integration ends where it is; the frozen one never looks
+        with pytest.raises(FloatingPointError, match="z0"):
+            differentiate(lambda t, z, a: (a * np.inf, (), ()))
+    for wrong in (3, [1.0], "a", np.ones(3, int)):
+        with pytest.raises(TypeError, match="vjp returned"):
+            differentiate(lambda t, z, a, wrong=wrong: (-a, (), (wrong,)))
+
+
+def test_a_native_gradient_beyond_the_range_is_not_returned():
+    field = deqcore.maps.Field(np.full((4, 3), 0.1), np.full((3, 4), 1e160), activation="identity")
+    z, g = np.zeros((2, 2, 3)), np.full((2, 3), 1e200)
+    with pytest.raises(FloatingPointError, match="z0"):
+        odeint_adjoint(field, None, z, [0, 1], g, row_args=(np.zeros(4),), method=RK4(2), gradient="solver")

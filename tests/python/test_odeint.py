@@ -318,3 +318,16 @@ def test_rows_are_named_where_asked_for():
     odeint(f, np.ones((2, 1)), [0, 1], pass_rows=True)
     assert seen[0] == [0, 1]
     assert seen[-1] == [1]
+
+
+def test_a_step_that_float64_cannot_tell_from_none_is_no_step():
+    """At t = 1e16 neighbours are 2 apart: steps by the error cannot be taken, and equal ones are taken as they are."""
+    times = [1e16, 1e16 + 2]
+    for control in ("rows", "batch"):
+        solution = odeint(lambda t, z: -z, np.ones((2, 1)), times, control=control, on_failure="return")
+        assert (solution.status == deqcore.Status.step_underflow).all()
+        assert np.isnan(solution.value[-1]).all()
+    equal = odeint(lambda t, z: -z, np.ones((2, 1)), times, method=RK4(16))
+    assert np.allclose(equal.value[-1], np.exp(-2), rtol=1e-4)
+    with pytest.raises(ValueError, match="t: from"):
+        odeint(lambda t, z: -z, np.ones((2, 1)), [-1e308, 1e308])

@@ -223,7 +223,10 @@ template <class Rules>
       verdict.h = (rules.times[verdict.next] - to) / rules.substeps;
     return verdict;
   }
-  const double left = end - s.t, factor = s.factor;
+  constexpr double eps = std::numeric_limits<double>::epsilon();
+  const double left = end - s.t, factor = s.factor, size = s.t < 0 ? -s.t : s.t;
+  if (s.h != left && direction * s.h <= 4 * eps * size)  // t + h is not where the step leads
+    return {finite(s.error) ? Status::step_underflow : Status::not_finite, false, s.t, s.h, s.next};
   verdict.accepted = s.error <= 1;
   if (verdict.accepted) {
     verdict.t = s.h == left ? end : s.t + s.h;
@@ -234,8 +237,6 @@ template <class Rules>
     }
     verdict.h = s.h * (s.after_rejection && factor > 1 ? 1.0 : factor);
   } else {
-    constexpr double eps = std::numeric_limits<double>::epsilon();
-    const double size = s.t < 0 ? -s.t : s.t;
     verdict.h = s.h * (factor < 0.9 ? factor : 0.9);
     if (direction * verdict.h <= 4 * eps * size + 1e-10 * eps * direction * (end - start))
       verdict.status = finite(s.error) ? Status::step_underflow : Status::not_finite;
