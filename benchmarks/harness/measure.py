@@ -30,7 +30,7 @@ class Plan:
     @property
     def warm_seconds(self) -> float:
         """How long a body runs untimed in each round: threads that slept take milliseconds to come."""
-        return 0.0 if self.quick else 4e-3
+        return 0.0 if self.quick else 15e-3
 
 
 def spread(samples: Sequence[float], clock: str) -> dict[str, Any]:
