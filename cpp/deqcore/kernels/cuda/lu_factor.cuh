@@ -61,25 +61,26 @@ __device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t width
 // A y = r, by all threads of a block: take(j, y_j) by the first thread, the last j first. `work` does not hold y:
 // others may still be reading what was there.
 template <class T, class Take>
-__device__ inline void solve(const double* A, const std::int32_t* pivot, std::int64_t n, const T* r, double* work,
+__device__ inline void solve(const double* A, const std::int32_t* pivot, std::int64_t width, const T* r, double* work,
                              const Take& take) {
-  for (std::int64_t i = threadIdx.x; i < n; i += blockDim.x) work[i] = r[i];
+  const int n = static_cast<int>(width), first = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  for (int i = first; i < n; i += threads) work[i] = r[i];
   __syncthreads();
-  for (std::int64_t j = 0; j < n && threadIdx.x == 0; ++j) {
+  for (int j = 0; j < n && first == 0; ++j) {
     const double above = work[j];
     work[j] = work[pivot[j]];
     work[pivot[j]] = above;
   }
-  for (std::int64_t j = 0; j < n; ++j) {
+  for (int j = 0; j < n; ++j) {
     __syncthreads();
     const double known = work[j];
-    for (std::int64_t i = j + 1 + threadIdx.x; i < n; i += blockDim.x) work[i] -= A[j * n + i] * known;
+    for (int i = j + 1 + first; i < n; i += threads) work[i] -= A[j * n + i] * known;
   }
-  for (std::int64_t j = n; j-- > 0;) {
+  for (int j = n; j-- > 0;) {
     __syncthreads();
     const double known = work[j] / A[j * n + j];
-    for (std::int64_t i = threadIdx.x; i < j; i += blockDim.x) work[i] -= A[j * n + i] * known;
-    if (threadIdx.x == 0) take(j, known);
+    for (int i = first; i < j; i += threads) work[i] -= A[j * n + i] * known;
+    if (first == 0) take(j, known);
   }
 }
 
