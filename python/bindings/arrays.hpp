@@ -126,8 +126,8 @@ enum Reply : int {
 
 // The map's answer, if it can be used as it is.
 template <class T>
-bool usable(nb::handle answer, nb::handle ndarray_type, const std::vector<std::int64_t>& shape, const void* scratch,
-            std::size_t scratch_bytes, nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
+bool usable(nb::handle answer, const std::vector<std::int64_t>& shape, const void* scratch, std::size_t scratch_bytes,
+            nb::ndarray<const T, nb::c_contig, nb::device::cpu>& array) {
   if (answer.type().ptr() != ndarray_type.ptr()) return false;
   if (!nb::try_cast(answer, array, false)) return false;
   if (array.ndim() != shape.size()) return false;

@@ -38,7 +38,7 @@ class Dialogue {
     require(static_cast<bool>(question_), "advance: no question is open");
     nb::ndarray<const T, nb::c_contig, nb::device::cpu> array;
     if (shape_.size() > 1) shape_[0] = question_.count;
-    if (!usable<T>(answer, ndarray_type, shape_, scratch_, bytes_, array)) return refused;
+    if (!usable<T>(answer, shape_, scratch_, bytes_, array)) return refused;
     if (array.size() < long_step) return pass_on(array.data());
     const nb::gil_scoped_release others_run;
     return pass_on(array.data());

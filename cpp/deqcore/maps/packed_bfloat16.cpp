@@ -37,16 +37,18 @@ template <int Height, int Panels>
   __m512 sums[Height][Panels] = {};
   const std::uint16_t* rows = x + first_row * 2 * pairs;
   for (std::int64_t k = 0; k < pairs; ++k) {
-    __m512i w[Panels];
+    __m512bh w[Panels];
 #pragma GCC unroll 4
-    for (int p = 0; p < Panels; ++p) w[p] = _mm512_loadu_si512(panels + (p * pairs + k) * 2 * panel);
+    for (int p = 0; p < Panels; ++p) std::memcpy(&w[p], panels + (p * pairs + k) * 2 * panel, sizeof w[p]);
 #pragma GCC unroll 8
     for (int i = 0; i < Height; ++i) {
       std::int32_t pair;
       std::memcpy(&pair, rows + (i * pairs + k) * 2, sizeof pair);
-      const auto both = std::bit_cast<__m512bh>(_mm512_set1_epi32(pair));
+      const __m512i everywhere = _mm512_set1_epi32(pair);
+      __m512bh both;
+      std::memcpy(&both, &everywhere, sizeof both);
 #pragma GCC unroll 4
-      for (int p = 0; p < Panels; ++p) sums[i][p] = _mm512_dpbf16_ps(sums[i][p], std::bit_cast<__m512bh>(w[p]), both);
+      for (int p = 0; p < Panels; ++p) sums[i][p] = _mm512_dpbf16_ps(sums[i][p], w[p], both);
     }
   }
   for (int i = 0; i < Height; ++i)
