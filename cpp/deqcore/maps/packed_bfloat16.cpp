@@ -90,7 +90,7 @@ PackedBfloat16::PackedBfloat16(const PackedMatrix<float>& W, int threads)
       inputs_(W.inputs()),
       pairs_((W.inputs() + 1) / 2),
       panels_((W.outputs() + panel - 1) / panel * panel * pitch() * sizeof(std::uint16_t)) {
-  share_panels(threads, (outputs_ + panel - 1) / panel, panel * inputs_ * sizeof(float),
+  share_panels(threads, (outputs_ + panel - 1) / panel, panel * inputs_ * std::int64_t{sizeof(float)},
                [&](std::int64_t p, std::int64_t last) {
                  for (; p < last; ++p) {
                    const float* from = W.panel_at(p);
@@ -117,7 +117,7 @@ void PackedBfloat16::round_difference(const float* a, const float* b, std::uint1
 
 void PackedBfloat16::multiply(const std::uint16_t* x, Rows<float> y, Positions which, int threads) const {
   require(supported(), "bfloat16: this CPU has no products of that type");
-  share_panels(threads, (outputs_ + panel - 1) / panel, panel * pitch() * sizeof(std::uint16_t),
+  share_panels(threads, (outputs_ + panel - 1) / panel, panel * pitch() * std::int64_t{sizeof(std::uint16_t)},
                [&](std::int64_t first, std::int64_t last) { multiply_panels(x, y, which, first, last); });
 }
 

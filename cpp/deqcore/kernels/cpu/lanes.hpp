@@ -52,7 +52,7 @@ template <int Lanes>
 [[gnu::always_inline]] inline simd::Vector<std::uint16_t, Lanes> narrow(const simd::Vector<float, Lanes>& x) {
   using Bits = simd::Vector<std::uint32_t, Lanes>;
   const Bits bits = simd::load<Bits>(&x), nearest = bits + 0x7fff + (bits >> 16 & 1), quiet = bits | 0x400000;
-  const Bits rounded = x == x ? nearest : quiet;
+  const Bits rounded = x == x ? nearest : quiet;  // NOLINT(misc-redundant-expression): false for NaN
   return __builtin_convertvector(rounded >> 16, simd::Vector<std::uint16_t, Lanes>);
 }
 

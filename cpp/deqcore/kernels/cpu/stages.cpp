@@ -45,7 +45,8 @@ template <int Lanes, class T, class Take>
   using V = simd::Vector<T, Lanes>;
   using One = simd::Vector<T, 1>;
   std::int64_t at = 0;
-  for (; at + 4 * Lanes <= n; at += 4 * Lanes) {
+  constexpr std::int64_t block = std::int64_t{4} * Lanes;
+  for (; at + block <= n; at += block) {
     V sums[4];
     sum_terms(terms, at, sums);
 #pragma GCC unroll 4
