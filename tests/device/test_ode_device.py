@@ -44,11 +44,12 @@ def test_integrations_are_those_of_numpy(cp, problem, options):
         assert isinstance(getattr(device, name), cp.ndarray), name
     assert device.success
     np.testing.assert_allclose(device.value.get(), host.value, atol=1e-3)
-    assert device.nfe == pytest.approx(host.nfe, abs=12)
+    assert host.nfe <= device.nfe + 12  # rows that have ended are asked about until the next look
+    assert device.nfe <= host.nfe + 3 * 6  # look_every 4: up to three steps of six stages
 
 
 def test_failures_are_said(cp):
-    solution = odeint(lambda t, z: z * z, cp.ones((2, 1)), [0, 0.5, 2], on_failure="return")
+    solution = odeint(lambda t, z: z * z, cp.asarray(np.ones((2, 1))), [0, 0.5, 2], on_failure="return")
     assert not solution.success
     assert "step_underflow" in solution.explain()
     assert cp.isnan(solution.value[2]).all()
