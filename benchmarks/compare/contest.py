@@ -25,7 +25,7 @@ from .problems import RTOL
 
 LADDER = tuple(RTOL * 2.0 ** (3 - k) for k in range(8))  # tolerances tried, the loosest first
 TRIAL_SECONDS = 0.15
-CASE_SECONDS = 2.0
+CASE_SECONDS = 20.0
 SEARCH_SECONDS = 3.0  # for a setting's tolerance; then it is taken with the last one tried
 COMPILING = 5.0  # seconds: a first call up to here is made again, for it may have compiled
 LONG = 2.0  # seconds: a setting that took longer in the search is not run again

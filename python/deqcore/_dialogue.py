@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core
-from ._arrays import describe, door_for, same_library, to_host
+from ._arrays import check_numpy, describe, door_for, numpy_door, same_library, to_host
 from ._methods import (
     BY_NAME,
     SHINE,
@@ -87,6 +87,48 @@ def check_row_args(row_args: tuple[Any, ...], state: State) -> tuple[Any, ...]:
                 f"row_args[{i}]: {describe(array)} given; expected {state.rows} rows, as many as the state has"
             )
     return row_args
+
+
+def native_row_arg(
+    given: tuple[Any, Any, bool],
+    name: str,
+    kind: str,
+    state: State,
+    what: str,
+    *,
+    dtype: Any,
+    width: int,
+    shape: tuple[int, ...],
+) -> np.ndarray:
+    """The one row argument of a native ``kind`` ("map", "field") of states ``width`` wide, with one row or as many.
+
+    ``given`` are args, row_args and pass_rows; ``name`` is the argument's, ``shape`` its own for the whole batch;
+    ``what`` names the state in errors.
+    """
+    args, row_args, pass_rows = given
+    if args or pass_rows:
+        raise TypeError(f"args, pass_rows: a native {kind} takes neither; give its {name} as row_args=({name},)")
+    if not isinstance(row_args, tuple) or len(row_args) != 1:
+        came = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
+        raise TypeError(f"row_args: {came} given; expected ({name},) for a native {kind}")
+    if state.door is not numpy_door:
+        raise TypeError(
+            f"{what}: a {state.door.name} array given; expected a NumPy array: a native {kind} works on the CPU"
+        )
+    if state.dtype != dtype:
+        raise TypeError(f"{what}: dtype {state.dtype} given; expected {dtype}, that of the {kind}'s weights")
+    if state.width != width:
+        raise ValueError(f"{what}: shape {state.shape} given; expected rows of width {width}, that of the {kind}")
+    (array,) = row_args
+    check_numpy(array, name)
+    numpy_door.check_floats(array, name, dtype)
+    own = math.prod(shape) // state.rows
+    one_row = array.size == own and (array.ndim == 1 or array.shape[:1] == (1,))
+    if not one_row and array.shape != shape:
+        raise ValueError(f"{name}: {describe(array)} given; expected shape {shape}, or one row of {own}")
+    block: np.ndarray = numpy_door.contiguous(array)
+    numpy_door.check_finite(block, name)
+    return block if block.ndim == 2 else block.reshape(1 if one_row else state.rows, own)
 
 
 def gathered(row_data: tuple[Any, ...], count: int, rows: np.ndarray, state: State) -> tuple[Any, ...]:

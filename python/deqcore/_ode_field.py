@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import check_numpy, describe, numpy_door
-from ._dialogue import State, check_state
+from ._arrays import check_numpy, describe
+from ._dialogue import State, check_state, native_row_arg
 from ._options import threads_named
 
 __all__ = ["Field"]
@@ -191,28 +191,7 @@ class Field:
         self, args: tuple[Any, ...], row_args: Any, pass_rows: bool, state: State, what: str = "z"
     ) -> np.ndarray:
         """The one row argument of this field, as (1, hidden) or (rows, hidden); ``what`` names the state in errors."""
-        if args or pass_rows:
-            raise TypeError("args, pass_rows: a native field takes neither; give the condition as row_args=(u,)")
-        if not isinstance(row_args, tuple) or len(row_args) != 1:
-            given = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
-            raise TypeError(f"row_args: {given} given; expected (u,) for a dense field")
-        if state.door is not numpy_door:
-            raise TypeError(
-                f"{what}: a {state.door.name} array given; expected a NumPy array: this field is integrated on the CPU"
-            )
-        if state.dtype != self._dtype:
-            raise TypeError(f"{what}: dtype {state.dtype} given; expected {self._dtype}, that of the field's weights")
-        if state.width != self._width:
-            raise ValueError(
-                f"{what}: shape {state.shape} given; expected rows of width {self._width}, that of the field"
-            )
-        u = row_args[0]
-        check_numpy(u, "u")
-        numpy_door.check_floats(u, "u", self._dtype)
-        if u.shape not in ((self._hidden,), (1, self._hidden), (state.rows, self._hidden)):
-            raise ValueError(
-                f"u: {describe(u)} given; expected shape {(state.rows, self._hidden)}, or one row of {self._hidden}"
-            )
-        block: np.ndarray = numpy_door.contiguous(u)
-        numpy_door.check_finite(block, "u")
-        return block.reshape(-1, self._hidden)
+        return native_row_arg(
+            (args, row_args, pass_rows), "u", "field", state, what,
+            dtype=self._dtype, width=self._width, shape=(state.rows, self._hidden),
+        )  # fmt: skip

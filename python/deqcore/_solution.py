@@ -53,8 +53,8 @@ _ADVICE = {
     Status.breakdown: "the linear method cannot go on. GMRES: raise restart=, or the matrix is singular and the right "
     "side outside its range; BiCGSTAB: use GMRES; Direct: the matrix is singular to working precision",
     Status.ill_conditioned: "close to singular: the answer may be far off although its residual is small",
-    Status.step_underflow: "no step of the integration is small enough: the map has a jump there, or the tolerance of a "
-    "step is below its rounding noise",
+    Status.step_underflow: "no step of the integration is small enough: the map has a jump there, or the tolerance "
+    "of a step is below its rounding noise",
     Status.approximate: "this method does not solve (I - J)' u = g and tests nothing: check_gradient() measures how "
     "far it is off, estimate_error=True estimates it, method=GMRES() solves it",
 }

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from . import _core
-from ._arrays import check_numpy, describe, numpy_door
-from ._dialogue import Setup, State, check_state, check_success
+from ._arrays import check_numpy, describe
+from ._dialogue import Setup, State, check_state, check_success, native_row_arg
 from ._ode_field import Field
 from ._options import keyword_options, refuse_unknown, threads_named
 from ._prepared import prepare_adjoint, prepare_solve, prepare_step, remembered
@@ -444,32 +444,10 @@ class Dense:
         self, args: tuple[Any, ...], row_args: Any, pass_rows: bool, state: State, what: str = "z"
     ) -> np.ndarray:
         """The one row argument of this map, as (1, width) or (rows, width); ``what`` names the state in errors."""
-        if args or pass_rows:
-            raise TypeError("args, pass_rows: a native map takes neither; give the injection as row_args=(injection,)")
-        if not isinstance(row_args, tuple) or len(row_args) != 1:
-            given = f"{len(row_args)} arrays" if isinstance(row_args, tuple) else describe(row_args)
-            raise TypeError(f"row_args: {given} given; expected (injection,) for a dense map")
-        if state.door is not numpy_door:
-            raise TypeError(
-                f"{what}: a {state.door.name} array given; expected a NumPy array: this map solves on the CPU"
-            )
-        if state.dtype != self._dtype:
-            raise TypeError(f"{what}: dtype {state.dtype} given; expected {self._dtype}, that of the map's weights")
-        if state.width != self._width:
-            raise ValueError(
-                f"{what}: shape {state.shape} given; expected rows of width {self._width}, that of the map"
-            )
-        injection = row_args[0]
-        check_numpy(injection, "injection")
-        numpy_door.check_floats(injection, "injection", self._dtype)
-        one_row = injection.size == self._width and (injection.ndim == 1 or injection.shape[:1] == (1,))
-        if not one_row and injection.shape != state.shape:
-            raise ValueError(
-                f"injection: {describe(injection)} given; expected shape {state.shape}, or one row of {self._width}"
-            )
-        block: np.ndarray = numpy_door.contiguous(injection)
-        numpy_door.check_finite(block, "injection")
-        return block if block.ndim == 2 else block.reshape(1 if one_row else state.rows, self._width)
+        return native_row_arg(
+            (args, row_args, pass_rows), "injection", "map", state, what,
+            dtype=self._dtype, width=self._width, shape=state.shape,
+        )  # fmt: skip
 
 
 _GRADIENT_OPTIONS = keyword_options(Dense.value_and_gradients)

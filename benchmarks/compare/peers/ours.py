@@ -29,7 +29,6 @@ def in_numpy(problem: Problem) -> Callable[..., np.ndarray]:
 
 
 def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
-    layer = deqcore.maps.Dense(problem.W, problem.activation)
     f, z0 = in_numpy(problem), np.zeros_like(problem.x)
 
     def solve(tolerance: float, map_: Any, threads: int) -> np.ndarray:
@@ -39,9 +38,10 @@ def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
         ).value  # fmt: skip
 
     shared: dict[str, Any] = {"per_row": True}
-    yield Contestant(
-        "deqcore", "native", partial(solve, map_=layer, threads=problem.threads), always=True, **shared
-    )  # fmt: skip
+    for products in ("full", "bfloat16"):
+        layer = deqcore.maps.Dense(problem.W, problem.activation, products=products)
+        native = partial(solve, map_=layer, threads=problem.threads)
+        yield Contestant("deqcore", f"native, {products} products", native, always=True, **shared)
     for blas in dict.fromkeys((1, problem.threads)):  # the threads work in the products, or in the solver
         yield Contestant(
             "deqcore NumPy callable",

@@ -329,14 +329,17 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
                                               scale ? scale + first : nullptr);
     solver.load(own);
     converse(queue, solver, question, MapRef<CpuQueue, T>(map), answers, interrupt);
+    Counts counts = solver.counts();
     if constexpr (std::is_same_v<T, float>)
       if (products)
         if (const auto failed = products->unconverged(result.slice(first, count), solver.block(0))) {
           map(queue, failed, dense_rows(answers, failed.count, width_));
           products->report_residuals(failed);
+          counts.questions += 1;
+          counts.rows_asked += failed.count;
         }
     solver.save(own);
-    return solver.counts();
+    return counts;
   };
   return solve_tiles(threads, z0, injection, result, bytes, solve_tile, interrupt);
 }

@@ -88,7 +88,7 @@ template <class T, int Bytes, int Height>
 template <class T>
 void turn(const T* from, std::int64_t pitch, std::int64_t rows, std::int64_t columns, T* to) {
   constexpr std::int64_t panel = PackedMatrix<T>::panel;
-  if (rows == panel && columns == panel) {
+  if (rows == panel && columns == panel) {  // nearly always; loops of known length become moves of registers
     for (std::int64_t i = 0; i < panel; ++i)
       for (std::int64_t j = 0; j < panel; ++j) to[j * panel + i] = from[i * pitch + j];
     return;

@@ -153,6 +153,7 @@ TEST(RefinedProducts, ReportTheResidualInFullWhereStepsRanOut) {
   for (const Method& method : methods)
     for (const std::int64_t most : {1, 2, 3, 5, 8}) {
       const auto s = p.solve(Products::bfloat16, method, {.rtol = 1e-6, .max_steps = most});
+      EXPECT_EQ(s.counts.rows_asked, (most + 1) * p.rows);  // and once more, in full
       for (std::int64_t row = 0; row < p.rows; ++row) {
         EXPECT_EQ(s.report.status[row], Status::out_of_steps);
         EXPECT_NEAR(s.report.residual[row] / p.residual(s, row), 1, 1e-4)
