@@ -60,7 +60,8 @@ def in_turn(
     case_seconds: float = np.inf,
     fewest: int = 5,
 ) -> np.ndarray:
-    """Seconds per call, (rounds, bodies). Bodies take turns, so that a slow moment of the machine meets all of them.
+    """Seconds per call, (rounds, bodies). Bodies take turns, so that a slow moment of the machine meets all of them, in
+    another order in each round, so that none always follows one that leaves the second core asleep.
 
     One thread is timed by its own CPU time, which a busy machine disturbs least; several, and bodies whose library
     works in threads of its own (``wall``), by the wall's clock. ``before``, one per body, runs untimed before its body
@@ -89,16 +90,16 @@ def in_turn(
         while taken < plan.sample_seconds:
             calls[i] *= 2
             taken = seconds(body, calls[i])
-    turns = list(zip(prepare, bodies, calls, strict=True))
-    rounds: list[list[float]] = []
+    order = np.random.default_rng(0)
+    rounds: list[np.ndarray] = []
     for _ in range(plan.repeats):
         if len(rounds) >= fewest and time.perf_counter() - started > case_seconds:
             break
-        times = []
-        for make_ready, body, n in turns:
-            make_ready()
-            warm(body)
-            times.append(seconds(body, n) / n)
+        times = np.empty(len(bodies))
+        for i in order.permutation(len(bodies)):
+            prepare[i]()
+            warm(bodies[i])
+            times[i] = seconds(bodies[i], calls[i]) / calls[i]
         rounds.append(times)
     return np.array(rounds)
 

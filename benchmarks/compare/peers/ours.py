@@ -53,10 +53,9 @@ def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
 
 
 def trainers(problem: Problem) -> Iterator[Contestant]:
-    layer = deqcore.maps.Dense(problem.W, problem.activation)
     z0 = np.zeros_like(problem.x)
 
-    def step(tolerance: float, backward: str) -> tuple[np.ndarray, np.ndarray]:
+    def step(tolerance: float, backward: str, layer: Any) -> tuple[np.ndarray, np.ndarray]:
         layer.update(problem.W)
         found = layer.value_and_gradients(
             z0, problem.x, target=z0, method="anderson", rtol=tolerance, max_steps=STEPS, adjoint_method=backward,
@@ -66,10 +65,11 @@ def trainers(problem: Problem) -> Iterator[Contestant]:
         dW *= 2  # of |z|^2 / 2, so far
         return found.forward.value, dW
 
-    for backward in ("gmres", "anderson"):
+    for backward, products in (("gmres", "full"), ("anderson", "full"), ("anderson", "bfloat16")):
+        layer = deqcore.maps.Dense(problem.W, problem.activation, products=products)
         yield Contestant(
-            "deqcore", f"backward by {backward}", partial(step, backward=backward), per_row=True, always=True,
-            value=tuple,
+            "deqcore", f"backward by {backward}, {products} products", partial(step, backward=backward, layer=layer),
+            per_row=True, always=True, value=tuple,
         )  # fmt: skip
 
 
