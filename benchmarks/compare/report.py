@@ -425,12 +425,14 @@ def of_memory(lines: Sequence[Line]) -> Iterator[Shown]:
             yield Shown(f"{line['rows']} x {line['width']} {line['method']}", held / planned, held == planned)
 
 
-def held(group: str, column: str, most: float | None = None) -> Callable[[Sequence[Line]], Iterator[Shown]]:
+def held(
+    group: str, column: str, most: float | None = None, libraries: Sequence[str] = (OURS, CALLABLE)
+) -> Callable[[Sequence[Line]], Iterator[Shown]]:
     """A ratio of deqcore's; reported only where it may be anything."""
 
     def show(lines: Sequence[Line]) -> Iterator[Shown]:
         for line in lines:
-            if line.get("group") == group and line["library"].startswith(OURS) and column in line:
+            if line.get("group") == group and line["library"] in libraries and column in line:
                 where = f"{line['problem'].rpartition(', ')[2]} {line['rows']} x {line['width']} on {line['threads']}"
                 yield Shown(where, line[column], None if most is None else line[column] <= most)
 
@@ -459,7 +461,8 @@ SHOWS: tuple[tuple[str, str, Callable[[Sequence[Line]], Iterator[Shown]]], ...] 
     ("memory", "plan() to the byte", of_memory),
     ("skewed batch", f"<= {NEEDED} x what its rows need", held("skewed", "over_floor", NEEDED)),
     ("own time per step", f"<= {STEP} x bytes / rate of memory", held("callable", "over_floor", STEP)),
-    ("busy neighbour", f"<= {BUSY} x quiet", held("busy", "over_quiet", BUSY)),
+    ("busy neighbour, native", f"<= {BUSY} x quiet", held("busy", "over_quiet", BUSY, (OURS,))),
+    ("busy neighbour, products by NumPy", "over quiet; reported", held("busy", "over_quiet", None, (CALLABLE,))),
     ("scaling", "over the law; reported", held("scaling", "over_law")),
 )
 
