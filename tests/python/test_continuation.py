@@ -590,3 +590,32 @@ def test_the_field_refuses_what_does_not_fit(smooth):
     one = deqcore.davidenko(np.cos, np.zeros(3, np.float32))
     assert np.allclose(one(0.0, np.zeros(3, np.float32)), 1)
     assert one(0.5, np.zeros(3, np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("tracker", ["arclength", "natural"])
+@pytest.mark.parametrize("dense_width", [0, 64])
+def test_a_trace_of_an_own_homotopy_holds_what_was_measured(monkeypatch, tracker, dense_width):
+    def poisoned(shape, dtype):
+        return np.full(shape, 77, dtype)
+
+    monkeypatch.setattr(deqcore._arrays.numpy_door, "empty", poisoned)
+    options = {"tracker": deqcore.Tracker(tracker, dense_width=dense_width), "trace": True, "on_failure": "return"}
+    for max_steps in (*range(1, 25), 2000):
+        solution = deqcore.follow(
+            np.cos, np.zeros((2, 3)), homotopy=lambda z, lam: z - lam * np.cos(z), max_steps=max_steps, **options
+        )
+        assert solution.steps.max() <= max_steps
+        assert solution.trace.shape == (solution.steps.max(), 2)
+        assert not (solution.trace == 77).any()
+        if max_steps > 1:
+            assert np.array_equal(solution.trace[-1], solution.residual)
+            assert (solution.scale > 0).all()
+    assert solution.success
+
+
+def test_a_path_that_never_arrives_is_compared_with_the_images_of_the_map():
+    solution = deqcore.follow(
+        np.cos, np.zeros((1, 3)), homotopy=lambda z, lam: z * z + 1 + 0 * lam, on_failure="return"
+    )
+    assert solution.scale[0] == pytest.approx(np.sqrt(3))
+    assert "Largest residual / scale among them 1," in solution.message

@@ -70,6 +70,10 @@ struct FollowPath<Queue, T>::State {
         const HomotopyForm& form_, Arena& scratch)
       : queue(queue_), rows(rows_), width(width_), stop(stop_), limits(resolve<T>(stop)), form(form_) {
     require_batch(rows, width);
+    // the last evaluation of an own homotopy is about the map: it has its place among the steps, if there is more than
+    // one
+    verifies = form.verify && method.kind == HomotopyKind::own && stop.max_steps > 1;
+    stop.max_steps -= verifies ? 1 : 0;
     rules = rules_of<T>(method, stop, width);
     at = scratch.take_rows<T>(rows, width);
     z = scratch.take_rows<T>(rows, width);
@@ -329,7 +333,7 @@ struct FollowPath<Queue, T>::State {
   }
 
   Question<T> finish() {
-    if (rules.own() && form.verify) {
+    if (verifies) {
       active = {.ids = order, .count = rows};
       run(*queue, CopyRows<T>{.from = result, .to = at});
       return ask(About::map, active, Ask::value);
@@ -348,10 +352,11 @@ struct FollowPath<Queue, T>::State {
 
   Queue* queue;
   std::int64_t rows, width;
-  Stop stop;
+  Stop stop;  // its steps without the one that verifies
   Limits limits;
   HomotopyForm form;
   PathRules rules;
+  bool verifies = false;
   bool measures_only;
 
   Rows<T> at;                                                // by position: the points asked about

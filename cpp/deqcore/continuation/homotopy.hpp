@@ -11,7 +11,7 @@
 //
 // Of an own homotopy, questions carry `time`, the lambda of each row: Ask::value is about H(at, time), Ask::jvp about
 // (dH/dz) along, Ask::rate about dH/dlambda. The last question of such a solve has no `time`: it is about f itself, and
-// decides which rows have converged.
+// decides which rows have converged. It is a step too, and not asked where max_steps is 1.
 //
 // All rows are at the same kind of question, and those that need none are not asked about; so a row's result does not
 // depend on the others. A row's steps are its evaluations and its products. The report's `residual` is |f(z) - z| of

@@ -550,8 +550,9 @@ struct VerifyPath {
 DEQCORE_KERNEL(VerifyPath);
 
 constexpr void verify_path(const PathStates& s, std::int64_t row, const Limits& limits) {
+  const std::int32_t steps = ++s.report.steps[row];
   s.report.residual[row] = s.g_norm[row];
-  s.report.steps[row] += 1;
+  if (s.report.trace) s.report.trace[(steps - 1) * s.report.trace_pitch + row] = s.g_norm[row];
   Limits anywhere = limits;
   anywhere.overflow = std::numeric_limits<double>::infinity();
   const row_math::Verdict v = row_math::judge({.g = s.g_norm[row],
@@ -563,6 +564,7 @@ constexpr void verify_path(const PathStates& s, std::int64_t row, const Limits& 
                                                .best_step = 1,
                                                .frozen = 0},
                                               anywhere, std::numeric_limits<std::int32_t>::max(), 0);
+  s.report.scale[row] = v.scale;  // new to rows that never came to lambda = 1
   if (s.report.status[row] != Status::converged || v.status == Status::converged) return;
   const bool finite = v.status != Status::not_finite;
   s.path.end[row] = PathEnd::not_verified;

@@ -161,6 +161,30 @@ TYPED_TEST(FollowOnly, BudgetsAreHeldAndNamed) {
   EXPECT_EQ(few.path.end[0], PathEnd::out_of_budget);
 }
 
+TYPED_TEST(FollowOnly, TheEvaluationThatVerifiesIsAStepLikeAnyOther) {
+  using T = typename TypeParam::T;
+  const auto f = [](std::int64_t, const T* z, T* value) {
+    for (int j = 0; j < 3; ++j) value[j] = std::cos(z[j] + T(j));
+  };
+  for (const std::int64_t dense_width : {0, 64})
+    for (const Tracker tracker : {Tracker::arclength, Tracker::natural})
+      for (std::int64_t max_steps = 1; max_steps <= 30; ++max_steps) {
+        Paths<TypeParam> paths(2, 3, f, {.kind = HomotopyKind::own, .tracker = tracker, .dense_width = dense_width});
+        paths.report = ReportBuffer(2, max_steps);
+        paths.report.trace.assign(2 * max_steps, -7);
+        paths.solve({.max_steps = max_steps});
+        EXPECT_EQ(paths.map_was_asked, max_steps > 1);
+        for (int row = 0; row < 2; ++row) {
+          const std::int32_t steps = paths.report.steps[row];
+          ASSERT_LE(steps, max_steps);
+          for (std::int32_t step = 0; step < steps; ++step) EXPECT_GE(paths.report.trace[2 * step + row], 0);
+          if (max_steps == 1) continue;
+          EXPECT_EQ(paths.report.trace[2 * (steps - 1) + row], paths.report.residual[row]);
+          EXPECT_GT(paths.report.scale[row], 0);
+        }
+      }
+}
+
 TYPED_TEST(FollowOnly, AnOwnHomotopyIsFollowedAndItsEndsAreVerified) {
   using T = typename TypeParam::T;
   const auto f = [](std::int64_t row, const T* z, T* value) {

@@ -689,6 +689,9 @@ TYPED_TEST(PathKernels, RowsAreBegunCountedVerifiedAndEnded) {
   image(1, 0) += T(1);
   const Block<T>& answered = image;
   states.report.status = {Status::converged, Status::converged, Status::diverged, Status::converged};
+  states.report.steps = {0, 3, 49, 0};
+  states.report.trace.assign(50 * rows, -7);
+  states.report.scale[1] = 0;
   run(queue, VerifyPath<T>{.rows = active.view(),
                            .norm = Norm::two,
                            .limits = limits,
@@ -699,6 +702,11 @@ TYPED_TEST(PathKernels, RowsAreBegunCountedVerifiedAndEnded) {
             (std::vector<Status>{Status::converged, Status::breakdown, Status::diverged, Status::converged}));
   EXPECT_EQ(states.end[1], PathEnd::not_verified);
   EXPECT_NEAR(states.report.residual[1], 1, 1e-6);
+  EXPECT_GT(states.report.scale[1], 0) << "known from here on";
+  EXPECT_EQ(states.report.scale[3], 4);
+  EXPECT_EQ(states.report.steps, (std::vector<std::int32_t>{1, 4, 50, 1}));
+  EXPECT_EQ(states.report.trace[3 * rows + 1], states.report.residual[1]);
+  EXPECT_EQ(states.report.trace[49 * rows + 2], states.report.residual[2]);
 
   states.report.status[2] = Status::running;
   run(queue,
