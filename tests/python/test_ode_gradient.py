@@ -311,3 +311,21 @@ def test_a_native_gradient_beyond_the_range_is_not_returned():
     z, g = np.zeros((2, 2, 3)), np.full((2, 3), 1e200)
     with pytest.raises(FloatingPointError, match="z0"):
         odeint_adjoint(field, None, z, [0, 1], g, row_args=(np.zeros(4),), method=RK4(2), gradient="solver")
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "solver", "frozen"])
+def test_a_row_has_the_same_gradient_alone_and_in_a_batch(rng, dtype, gradient):
+    p = Problem(rng, rows=5, width=16, hidden=24, dtype=dtype, gain=3.0)
+    field, times = p.field(), np.linspace(0, 2, 5)
+    options = {"method": RK4(3)} if gradient == "solver" else {}
+    g = rng.standard_normal((5, *p.z0.shape)).astype(dtype)
+
+    def at(rows):
+        z = odeint(field, p.z0[rows], times, row_args=(p.u[rows],), **options).value
+        return odeint_adjoint(field, None, z, times, g[:, rows], row_args=(p.u[rows],), gradient=gradient, **options)
+
+    together = at(slice(None))
+    for row in range(5):
+        alone = at(slice(row, row + 1))
+        assert np.array_equal(alone.z0[0], together.z0[row])
+        assert np.array_equal(alone.row_args[0][0], together.row_args[0][row])

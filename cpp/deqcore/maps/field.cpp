@@ -452,7 +452,8 @@ Counts Field<T>::differentiate(int threads, const OdeOptions& options, OdeGradie
   const std::int64_t rows = a.rows, tiles = (rows + tile_height - 1) / tile_height;
   const Tiling tiling = {
       .rows = rows, .tiles = tiles, .threads = static_cast<int>(std::min<std::int64_t>(threads, tiles))};
-  const bool shared = du.rows == 1;
+  // a row alone adds to du itself, as the rows of a batch with their own u do: so its bits are the same
+  const bool shared = du.rows == 1 && rows > 1;
   const std::int64_t sums_size = partial_size(shared);
   const HostBuffer memory(tiles * sums_size * sizeof(T));
   T* const partial = static_cast<T*>(memory.data());
