@@ -63,11 +63,32 @@ std::size_t forward_bytes(std::int64_t rows, std::int64_t width, const Method& m
 }
 
 template <class T>
-std::size_t backward_bytes(std::int64_t rows, std::int64_t width, const AdjointMethod& method, const Stop& stop) {
+std::size_t backward_bytes(std::int64_t rows, std::int64_t width, const AdjointMethod& method, const Stop& stop,
+                           bool refines) {
   Arena counting;
   const Adjoint<CpuQueue, T> measured(nullptr, rows, width, method, stop, false, counting);
   for (int block = 0; block < 3; ++block) counting.take<T>(rows * width);  // answers, d, d * u
+  if (refines) RefinedProducts(nullptr, nullptr, rows, width, stop, counting);
   return counting.used();
+}
+
+// u = J^T u + g, iterated: a residual that is known at every step.
+bool by_fixed_point(const AdjointMethod& method) {
+  return std::holds_alternative<Picard>(method) || std::holds_alternative<Anderson>(method) ||
+         std::holds_alternative<AndersonTypeI>(method) || std::holds_alternative<Broyden>(method);
+}
+
+// Rows that did not converge are asked about once more, in full, for the residual that is reported.
+template <class Map>
+void measure_unconverged(RefinedProducts& products, Rows<const float> result, Rows<float> at, const Map& map,
+                         float* answers, Counts& counts) {
+  const Question<float> failed = products.unconverged(result, at);
+  if (!failed) return;
+  CpuQueue queue;
+  map(queue, failed, dense_rows(answers, failed.count, result.width));
+  products.report_residuals(failed);
+  counts.questions += 1;
+  counts.rows_asked += failed.count;
 }
 
 constexpr NewtonForm in_tiles{.gather_points = false};
@@ -82,7 +103,7 @@ std::size_t newton_bytes(std::int64_t rows, std::int64_t width, const NewtonMeth
 
 }  // namespace
 
-// W as products read it. The transpose is packed when a derivative first needs it, the rounded W by the first solve.
+// W as products read it. The transpose is packed when a derivative first needs it, what is rounded by the first solve.
 template <class T>
 struct Dense<T>::Weights {
   explicit Weights(Rows<const T> W) : packed(W.rows, W.width, W.data, W.pitch, 1, num_threads()) {}
@@ -92,17 +113,23 @@ struct Dense<T>::Weights {
     return *packed_transposed;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
   }
 
-  const PackedBfloat16& rounded() const
+  const PackedBfloat16& rounded(bool of_transposed) const
     requires(std::is_same_v<T, float>)
   {
-    std::call_once(rounding, [this] { packed_rounded.emplace(packed, num_threads()); });
-    return *packed_rounded;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
+    Rounded& kept = in_bfloat16[of_transposed ? 1 : 0];
+    std::call_once(kept.once, [&] { kept.packed.emplace(of_transposed ? transposed() : packed, num_threads()); });
+    return *kept.packed;  // NOLINT(bugprone-unchecked-optional-access): filled by the line above
   }
 
+  struct Rounded {
+    std::once_flag once;
+    std::optional<PackedBfloat16> packed;
+  };
+
   PackedMatrix<T> packed;
-  mutable std::once_flag transposing, rounding;
+  mutable std::once_flag transposing;
   mutable std::optional<PackedMatrix<T>> packed_transposed;
-  mutable std::optional<PackedBfloat16> packed_rounded;
+  mutable Rounded in_bfloat16[2];  // W, and its transpose
 };
 
 template <class T>
@@ -310,7 +337,7 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
     std::optional<RefinedProducts> products;
     if constexpr (std::is_same_v<T, float>)
       if (refined) {
-        products.emplace(&held->packed, &held->rounded(), count, width_, stop, scratch);
+        products.emplace(&held->packed, &held->rounded(false), count, width_, stop, scratch);
         products->start(report.slice(first));
       }
     const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
@@ -318,7 +345,9 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
         activate(activation_, width_, injected(injection, first + question.rows[i]), answer[i]);
       };
       if constexpr (std::is_same_v<T, float>)
-        if (products) return products->answer(question, answer, sharing, finish);
+        if (products)
+          return products->answer(question, {.x = question.at, .points = question.at, .plus = {}, .finish = finish},
+                                  answer, sharing);
       held->packed.multiply(question.at, answer, sharing);
       for (std::int64_t i = 0; i < question.count; ++i) finish(i);
     };
@@ -331,13 +360,7 @@ Counts Dense<T>::solve(int threads, const Method& method, const Stop& stop, Rows
     converse(queue, solver, question, MapRef<CpuQueue, T>(map), answers, interrupt);
     Counts counts = solver.counts();
     if constexpr (std::is_same_v<T, float>)
-      if (products)
-        if (const auto failed = products->unconverged(result.slice(first, count), solver.block(0))) {
-          map(queue, failed, dense_rows(answers, failed.count, width_));
-          products->report_residuals(failed);
-          counts.questions += 1;
-          counts.rows_asked += failed.count;
-        }
+      if (products) measure_unconverged(*products, result.slice(first, count), solver.block(0), map, answers, counts);
     solver.save(own);
     return counts;
   };
@@ -409,7 +432,8 @@ Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMet
   const auto held = weights();
   const PackedMatrix<T>& W = transposed ? held->transposed() : held->packed;
   const int sharing = threads_of_a_product(threads, z.rows);
-  const auto bytes = [&](std::int64_t rows) { return backward_bytes<T>(rows, width_, method, stop); };
+  const bool refined = refines() && by_fixed_point(method);
+  const auto bytes = [&](std::int64_t rows) { return backward_bytes<T>(rows, width_, method, stop, refined); };
   const Tiling tiling = tiling_for(threads, z.rows, bytes);
   Counts total;
   std::mutex adding;
@@ -424,21 +448,43 @@ Counts Dense<T>::solve_linearised(bool transposed, int threads, const AdjointMet
         held->packed.multiply(z.slice(first, count), d, sharing);
         for (std::int64_t i = 0; i < count; ++i)
           differentiate(activation_, width_, injected(injection, first + i), d[i]);
-        const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
-          if (!transposed) W.multiply(question.along, answer, sharing);
-          for (std::int64_t i = 0; i < question.count; ++i) {
-            const T *slope = d[question.rows[i]], *u = transposed ? question.along[i] : answer[i];
-            T* to = transposed ? du[i] : answer[i];
-            for (std::int64_t j = 0; j < width_; ++j) to[j] = slope[j] * u[j];
+        std::optional<RefinedProducts> products;
+        if constexpr (std::is_same_v<T, float>)
+          if (refined) {
+            Stop against_g = stop;
+            against_g.relative = Relative::to_scale;
+            products.emplace(&W, &held->rounded(transposed), count, width_, against_g, scratch);
+            products->start(report.slice(first));
           }
-          if (transposed) W.multiply(du.slice(0, question.count), answer, sharing);
+        const auto scale_row = [&](std::int64_t row, const T* v, T* to) {
+          const T* slope = d[row];
+          for (std::int64_t j = 0; j < width_; ++j) to[j] = slope[j] * v[j];
+        };
+        const auto map = [&](CpuQueue&, const Question<T>& question, Rows<T> answer) {
+          if (transposed)
+            for (std::int64_t i = 0; i < question.count; ++i) scale_row(question.rows[i], question.along[i], du[i]);
+          const Rows<const T> x = transposed ? Rows<const T>(du.slice(0, question.count)) : question.along;
+          const auto finish = [&](std::int64_t i) {
+            if (!transposed) scale_row(question.rows[i], answer[i], answer[i]);
+          };
+          if constexpr (std::is_same_v<T, float>)
+            if (products)
+              return products->answer(
+                  question, {.x = x, .points = question.along, .plus = g.slice(first, count), .finish = finish}, answer,
+                  sharing);
+          W.multiply(x, answer, sharing);
+          for (std::int64_t i = 0; i < question.count; ++i) finish(i);
         };
         converse(queue, solver,
                  solver.start({}, g.slice(first, count), u0.data ? u0.slice(first, count) : u0,
                               result.slice(first, count), report.slice(first)),
                  MapRef<CpuQueue, T>(map), answers, interrupt);
+        Counts counts = solver.counts();
+        if constexpr (std::is_same_v<T, float>)
+          if (products)
+            measure_unconverged(*products, result.slice(first, count), solver.block(0), map, answers, counts);
         const std::lock_guard lock(adding);
-        add(total, solver.counts());
+        add(total, counts);
       },
       interrupt);
   return total;
@@ -490,7 +536,8 @@ std::size_t Dense<T>::solve_bytes(int threads, const NewtonMethod& method, const
 template <class T>
 std::size_t Dense<T>::solve_adjoint_bytes(int threads, const AdjointMethod& method, const Stop& stop,
                                           std::int64_t rows) const {
-  const auto bytes = [&](std::int64_t count) { return backward_bytes<T>(count, width_, method, stop); };
+  const bool refined = refines() && by_fixed_point(method);
+  const auto bytes = [&](std::int64_t count) { return backward_bytes<T>(count, width_, method, stop, refined); };
   const Tiling tiling = tiling_for(threads, rows, bytes);
   return bytes(tiling.tallest()) * tiling.threads;
 }

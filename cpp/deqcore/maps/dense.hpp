@@ -23,7 +23,7 @@
 namespace deqcore {
 
 // How a native solve takes its products. `bfloat16`: most of them as corrections of float products, rounded to that
-// type, where the CPU has the instruction (refined.hpp); fixed-point methods on float only.
+// type, where the CPU has the instruction (refined.hpp); fixed-point methods on float only, forward and backward.
 enum class Products : std::int8_t { full, bfloat16 };
 
 template <class T>

@@ -28,6 +28,7 @@ RefinedProducts::RefinedProducts(const PackedMatrix<float>* W, const PackedBfloa
       limits_(resolve<float>(stop)),
       reference_(scratch.take_rows<float>(rows, width)),
       product_(scratch.take_rows<float>(rows, width)),
+      image_(scratch.take_rows<float>(1, width)),
       reference_residual_(scratch.take<double>(rows)),
       g_norm_(scratch.take<double>(rows)),
       f_norm_(scratch.take<double>(rows)),
@@ -57,8 +58,7 @@ bool RefinedProducts::rounds(std::int64_t row) const {
          last > near_the_end * threshold(row);
 }
 
-void RefinedProducts::answer(const Question<float>& question, Rows<float> answer, int threads,
-                             FunctionRef<void(std::int64_t)> finish) {
+void RefinedProducts::answer(const Question<float>& question, const Rule& rule, Rows<float> answer, int threads) {
   const std::int64_t width = answer.width;
   Positions full{full_, 0}, rounded{rounded_, 0};
   for (std::int64_t i = 0; i < question.count; ++i) {
@@ -67,7 +67,7 @@ void RefinedProducts::answer(const Question<float>& question, Rows<float> answer
       full_[full.count++] = static_cast<std::int32_t>(i);
       continue;
     }
-    B_->round_difference(question.at[i], reference_[row], corrections_ + rounded.count * B_->pitch());
+    B_->round_difference(rule.x[i], reference_[row], corrections_ + rounded.count * B_->pitch());
     rounded_[rounded.count++] = static_cast<std::int32_t>(i);
   }
   if (rounded.count > 0) B_->multiply(corrections_, answer, rounded, threads);
@@ -80,24 +80,24 @@ void RefinedProducts::answer(const Question<float>& question, Rows<float> answer
     CpuQueue queue;
     run(queue, MeasureRows<float>{.norm = stop_.norm, .x = answer.slice(i, 1), .norms = &correction});
     for (std::int64_t j = 0; j < width; ++j) to[j] += product[j];
-    finish(i);
-    measure(question, answer, i);
+    rule.finish(i);
+    measure(question, rule, answer, i);
     const bool trusted = g_norm_[row] > doubtful * threshold(row) && rounding * correction < share * g_norm_[row] &&
                          row_math::finite(g_norm_[row]);
     if (!trusted) full_[full.count++] = static_cast<std::int32_t>(i);
   }
-  if (full.count > 0) in_full(question, answer, full, threads, finish);
+  if (full.count > 0) in_full(question, rule, answer, full, threads);
 }
 
-void RefinedProducts::in_full(const Question<float>& question, Rows<float> answer, Positions which, int threads,
-                              FunctionRef<void(std::int64_t)> finish) {
-  W_->multiply(question.at, answer, which, threads);
+void RefinedProducts::in_full(const Question<float>& question, const Rule& rule, Rows<float> answer, Positions which,
+                              int threads) {
+  W_->multiply(rule.x, answer, which, threads);
   for (std::int64_t at = 0; at < which.count; ++at) {
     const std::int64_t i = which[at], row = question.rows[i];
-    std::copy_n(question.at[i], answer.width, reference_[row]);
+    std::copy_n(rule.x[i], answer.width, reference_[row]);
     std::copy_n(answer[i], answer.width, product_[row]);
-    finish(i);
-    measure(question, answer, i);
+    rule.finish(i);
+    measure(question, rule, answer, i);
     reference_residual_[row] = g_norm_[row];
   }
 }
@@ -110,22 +110,29 @@ Question<float> RefinedProducts::unconverged(Rows<const float> result, Rows<floa
     std::copy_n(result[row], result.width, at[count]);
     ended_[count++] = static_cast<std::int32_t>(row);
   }
-  return {.kind = count > 0 ? Ask::value : Ask::done, .at = at.slice(0, count), .rows = ended_, .count = count};
+  const Rows<const float> points = at.slice(0, count);
+  return {.kind = count > 0 ? Ask::value : Ask::done, .at = points, .along = points, .rows = ended_, .count = count};
 }
 
 void RefinedProducts::report_residuals(const Question<float>& question) {
   for (std::int64_t i = 0; i < question.count; ++i) report_.residual[ended_[i]] = g_norm_[ended_[i]];
 }
 
-void RefinedProducts::measure(const Question<float>& question, Rows<float> answer, std::int64_t i) {
+void RefinedProducts::measure(const Question<float>& question, const Rule& rule, Rows<float> answer, std::int64_t i) {
   CpuQueue queue;
-  const Rows<const float> z = question.at.slice(i, 1);
+  const Rows<const float> z = rule.points.slice(i, 1);
+  Rows<const float> image = answer.slice(i, 1);
+  if (rule.plus.data) {
+    const float *a = answer[i], *b = rule.plus[question.rows[i]];
+    for (std::int64_t j = 0; j < answer.width; ++j) image_[0][j] = a[j] + b[j];
+    image = image_;
+  }
   RowStates states{.report = {.status = running_}, .g_norm = g_norm_, .f_norm = f_norm_, .frozen = frozen_};
   run(queue, MeasureResidual<float>{.rows = {.ids = question.rows + i, .count = 1},
                                     .norm = stop_.norm,
                                     .first = false,
                                     .z = z,
-                                    .f = answer.slice(i, 1),
+                                    .f = image,
                                     .z_before = z,
                                     .states = states});
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Values of a map along a solve, most of whose products are taken in bfloat16.
+// The products of a solve by a fixed-point method, most of them taken in bfloat16.
 //
-//     W z  =  W r + B (z - r)          r  the row's reference point, W r known in full;  B  W rounded to bfloat16
+//     W x  =  W r + B (x - r)          r  the row's reference vector, W r known in full;  B  W rounded to bfloat16
 //
-// The error, some 2^-9 |W (z - r)|, shrinks with the steps: what is rounded is a correction. A row's reference moves to
-// its point, at the price of a full product, when the residual has fallen to 2^-6 of the reference's, or grown, where
-// the rounding may exceed a quarter of the residual, and where the residual comes near the row's threshold: so a
-// residual that ends a row as converged is never rounded. Each row decides by its own residuals, and has the same bits
-// whatever its neighbours.
+// x is the point z forward, d * u in a backward solve. The error, some 2^-9 |W (x - r)|, shrinks with the steps: what
+// is rounded is a correction. A row's reference moves to its x, at the price of a full product, when the residual has
+// fallen to 2^-6 of the reference's, or grown, where the rounding may exceed a quarter of the residual, and where the
+// residual comes near the row's threshold: so a residual that ends a row as converged is never rounded. Each row
+// decides by its own residuals, and has the same bits whatever its neighbours.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,14 @@ class RefinedProducts {
   // Before a solve's first question. The report is the solve's.
   void start(const Report& report);
 
-  // answer <- W at for the rows of the question, then finish(i), which makes row i of it the map's value.
-  void answer(const Question<float>& question, Rows<float> answer, int threads, FunctionRef<void(std::int64_t)> finish);
+  // answer <- W x for the rows of the question, then finish(i), which makes row i of it what was asked for. The image
+  // of `points`, whose residual is measured, is that, plus the row's own row of `plus` if there is one.
+  struct Rule {
+    Rows<const float> x, points;  // by position
+    Rows<const float> plus;       // by row
+    FunctionRef<void(std::int64_t)> finish;
+  };
+  void answer(const Question<float>& question, const Rule& rule, Rows<float> answer, int threads);
 
   // After the solve: the rows that did not converge, to be asked about once more. Their answer, by answer() again, is
   // in full, and report_residuals() puts their residuals into the report.
@@ -42,9 +48,8 @@ class RefinedProducts {
  private:
   bool rounds(std::int64_t row) const;
   double threshold(std::int64_t row) const;
-  void in_full(const Question<float>& question, Rows<float> answer, Positions which, int threads,
-               FunctionRef<void(std::int64_t)> finish);
-  void measure(const Question<float>& question, Rows<float> answer, std::int64_t i);
+  void in_full(const Question<float>& question, const Rule& rule, Rows<float> answer, Positions which, int threads);
+  void measure(const Question<float>& question, const Rule& rule, Rows<float> answer, std::int64_t i);
 
   const PackedMatrix<float>* W_;
   const PackedBfloat16* B_;
@@ -53,6 +58,7 @@ class RefinedProducts {
   Limits limits_;
   Report report_;
   Rows<float> reference_, product_;  // by row: r and W r
+  Rows<float> image_;                // one row
   double* reference_residual_;       // by row; 0: there is none yet
   double *g_norm_, *f_norm_;         // by row, of the last evaluation
   Status* running_;                  // by row: measuring passes over rows that have ended

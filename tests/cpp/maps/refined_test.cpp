@@ -162,6 +162,98 @@ TEST(RefinedProducts, ReportTheResidualInFullWhereStepsRanOut) {
     }
 }
 
+// (I - J)^T u = g and (I - J) t = g at z, with J = D W
+struct Linearised {
+  Linearised(const Problem& p_, bool transposed_) : p(p_), transposed(transposed_), g(p_.rows, p_.width) {
+    Random random(7);
+    g = Block<float>::random(random, p.rows, p.width);
+  }
+
+  Problem::Solved solve(Products products, const AdjointMethod& method, const Stop& stop, int threads = 1,
+                        std::int64_t first = 0, std::int64_t count = -1) const {
+    const Dense<float> map(std::as_const(p.W).view(), Activation::tanh, products);
+    Problem::Solved s(p);
+    count = count < 0 ? p.rows : count;
+    const auto rows = [&](const Block<float>& block) { return block.view().slice(first, count); };
+    const auto run = transposed ? &Dense<float>::solve_adjoint : &Dense<float>::solve_tangent;
+    s.counts = (map.*run)(threads, method, stop, rows(p.z0), rows(p.c), rows(g), {}, s.value.view().slice(first, count),
+                          s.report.view().slice(first), nullptr);
+    return s;
+  }
+
+  // |g + J u - u| in double, J or its transpose
+  double residual(const Problem::Solved& s, std::int64_t row) const {
+    std::vector<double> d(p.width);
+    for (std::int64_t i = 0; i < p.width; ++i) {
+      double y = p.c(row, i);
+      for (std::int64_t j = 0; j < p.width; ++j) y += static_cast<double>(p.W(i, j)) * p.z0(row, j);
+      d[i] = 1 - std::tanh(y) * std::tanh(y);
+    }
+    double squares = 0;
+    for (std::int64_t i = 0; i < p.width; ++i) {
+      double r = static_cast<double>(g(row, i)) - s.value(row, i);
+      for (std::int64_t j = 0; j < p.width; ++j)
+        r += (transposed ? d[j] * p.W(j, i) : d[i] * p.W(i, j)) * s.value(row, j);
+      squares += r * r;
+    }
+    return std::sqrt(squares);
+  }
+
+  double size(std::int64_t row) const {
+    double squares = 0;
+    for (std::int64_t i = 0; i < p.width; ++i) squares += std::pow(g(row, i), 2);
+    return std::sqrt(squares);
+  }
+
+  const Problem& p;
+  bool transposed;
+  Block<float> g;
+};
+
+const AdjointMethod adjoint_methods[] = {Anderson{}, Picard{}, Broyden{}, AndersonTypeI{}};
+
+TEST(RefinedProducts, SolveBackwardAndForwardModeAsFullProductsDo) {
+  for (const bool transposed : {true, false})
+    for (const AdjointMethod& method : adjoint_methods)
+      for (const std::int64_t width : {5, 64, 131}) {
+        const Problem p(19, width, 0.4, 0.3);
+        const Linearised linearised(p, transposed);
+        const Stop stop{.rtol = 1e-5, .max_steps = 2000};
+        const auto full = linearised.solve(Products::full, method, stop),
+                   rounded = linearised.solve(Products::bfloat16, method, stop);
+        for (std::int64_t row = 0; row < p.rows; ++row) {
+          SCOPED_TRACE(::testing::Message() << transposed << ", method " << method.index() << ", width " << width);
+          ASSERT_EQ(full.report.status[row], Status::converged);
+          ASSERT_EQ(rounded.report.status[row], Status::converged);
+          EXPECT_LE(linearised.residual(rounded, row), 1.05e-5 * linearised.size(row));
+          EXPECT_NEAR(rounded.report.residual[row], linearised.residual(rounded, row), 1e-6 * linearised.size(row));
+          EXPECT_LE(rounded.report.steps[row], 1.5 * full.report.steps[row] + 8);
+        }
+      }
+}
+
+TEST(RefinedProducts, BackwardSolvesReportTheResidualInFullAndHaveTheSameBits) {
+  const Problem p(83, 96, 0.45, 0.3);
+  const Linearised linearised(p, true);
+  for (const AdjointMethod& method : adjoint_methods) {
+    const auto early = linearised.solve(Products::bfloat16, method, {.rtol = 1e-6, .max_steps = 3});
+    EXPECT_EQ(early.counts.rows_asked, 4 * p.rows);
+    for (std::int64_t row = 0; row < p.rows; ++row) {
+      EXPECT_EQ(early.report.status[row], Status::out_of_steps);
+      EXPECT_NEAR(early.report.residual[row] / linearised.residual(early, row), 1, 1e-4);
+    }
+    const Stop stop{.rtol = 1e-6, .max_steps = 1000};
+    const auto batch = linearised.solve(Products::bfloat16, method, stop),
+               shared = linearised.solve(Products::bfloat16, method, stop, 3);
+    EXPECT_TRUE(shared.value == batch.value);
+    for (const std::int64_t row : {0, 40, 82}) {
+      const auto alone = linearised.solve(Products::bfloat16, method, stop, 2, row, 1);
+      for (std::int64_t j = 0; j < p.width; ++j) EXPECT_EQ(alone.value(row, j), batch.value(row, j));
+      EXPECT_EQ(alone.report.residual[row], batch.report.residual[row]);
+    }
+  }
+}
+
 TEST(RefinedProducts, ARowHasTheSameBitsAloneAndOnAnyNumberOfThreads) {
   const Problem p(83, 96, 0.45, 0.8);
   for (const Method& method : methods)
