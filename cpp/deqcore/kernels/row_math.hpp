@@ -169,6 +169,15 @@ constexpr TypeIPair regularise(double v_y, double s_size, double v_size, double 
   return x < 1 ? 1 / y : y;
 }
 
+// The mean of the squares of a row, each times h^2, from their root sum of squares. No more than `most_mean`, so that
+// means over a batch are finite too: beyond it all that counts is that it is far too much.
+inline constexpr double most_mean = 1e280;
+constexpr double mean_square(double h, double norm, std::int64_t width) {
+  const double root = h * (norm / square_root(static_cast<double>(width))), square = root * root;
+  if (!finite(norm)) return norm < 0 ? -norm : norm;
+  return square < most_mean ? square : most_mean;
+}
+
 // The first step of an integration (Hairer, Norsett and Wanner 1993, II.4), from the sizes of z and of F against the
 // tolerance: an Euler step as a probe, and then the step. Where the tolerance of z is the absolute one, z says nothing
 // about the size of the solution, and F alone decides; else integrations from zero would begin with steps of 1e-6.

@@ -239,6 +239,23 @@ TYPED_TEST(Ode, RowsThatCannotGoOnSaySoAndTouchNobody) {
   EXPECT_EQ(together.status, std::vector<Status>(2, Status::not_finite)) << "one system";
 }
 
+TYPED_TEST(Ode, NumbersWhoseSquaresLeaveTheRangeAreIntegrated) {
+  using T = typename TypeParam::T;
+  constexpr bool single = std::is_same_v<T, float>;
+  for (const double slope : {0.0, single ? 1e-38 : 1e-300, single ? 1e37 : 1e150, single ? 1e37 : 1e300})
+    for (const double end : {1.0, single ? 1e30 : 1e160, single ? 1e37 : 1e300}) {
+      if (slope > 1 && end > 1) continue;  // the solution leaves the range itself
+      const FieldOf<T> field = [&](std::int64_t, double, const T*, T* F) {
+        for (std::int64_t j = 0; j < width; ++j) F[j] = static_cast<T>(slope);
+      };
+      for (const Control control : {Control::rows, Control::batch}) {
+        const auto out = integrate<TypeParam>(field, {0, 1}, {0, end}, {.atol = 1e-9, .control = control});
+        EXPECT_EQ(out.status, std::vector<Status>(2, Status::finished)) << slope << " to " << end;
+        EXPECT_LT(out.evaluations[0], 2000);
+      }
+    }
+}
+
 TYPED_TEST(Ode, StepsRunOutAndASolveCanBeCancelled) {
   using T = typename TypeParam::T;
   const auto field = decay<T>({1, 500});

@@ -238,6 +238,67 @@ TYPED_TEST(StageKernels, MeasureStepIsTheErrorAgainstTheTolerance) {
       }
 }
 
+// Squares, and quotients with the tolerance, that leave the range of double: a mean is finite where the numbers are.
+TYPED_TEST(StageKernels, MeansAreFiniteWhereTheNumbersAre) {
+  using T = typename TypeParam::T;
+  auto queue = TypeParam::make();
+  Random random(306);
+  constexpr bool single = std::is_same_v<T, float>;
+  const double huge = single ? 1e38 : 1e250, tiny = single ? 1e-38 : 1e-250;
+  const auto measure = [&](Steps<T>& s, double atol) {
+    MeasureStep<T> kernel = {.rows = s.active.view(),
+                             .fixed = false,
+                             .relax = false,
+                             .rtol = 0,
+                             .atol = atol,
+                             .errors = {},
+                             .answer = std::as_const(s.answer).view(),
+                             .at = std::as_const(s.at).view(),
+                             .z = std::as_const(s.z).view(),
+                             .stages = s.stages,
+                             .states = s.view()};
+    kernel.errors[3] = 1;
+    run(queue, kernel);
+  };
+  for (const std::int64_t width : {1, 7, 33}) {
+    Steps<T> s(random, {.rows = 3, .width = width, .gap = 1}, 4, true);
+    for (std::int64_t row = 0; row < 3; ++row)
+      for (std::int64_t j = 0; j < width; ++j) s.answer(row, j) = static_cast<T>(row == 0 ? huge : row == 1 ? tiny : 0);
+    s.h = {tiny, huge, 1e300};
+    measure(s, 1);
+    EXPECT_NEAR(s.measure[0], 1, 1e-6);
+    EXPECT_NEAR(s.measure[1], 1, 1e-6);
+    EXPECT_EQ(s.measure[2], 0);
+    s.h = {1e200, 1, 1};
+    measure(s, 1e-100);
+    EXPECT_EQ(s.measure[0], row_math::most_mean);
+    run(queue, MeasureStart<T>{.rows = s.active.view(),
+                               .rtol = 0,
+                               .atol = 1e-250,
+                               .relax = false,
+                               .at = std::as_const(s.at).view(),
+                               .answer = std::as_const(s.answer).view(),
+                               .stages = s.stages,
+                               .states = s.view()});
+    EXPECT_EQ(s.slope[0], row_math::most_mean);
+    s.answer(0, width - 1) = std::numeric_limits<T>::infinity();
+    s.answer(1, 0) = std::numeric_limits<T>::quiet_NaN();
+    measure(s, 1);
+    for (int row = 0; row < 2; ++row) EXPECT_FALSE(std::isfinite(s.measure[row]));
+    run(queue, MeasureProbe<T>{.rows = s.active.view(),
+                               .rtol = 0,
+                               .atol = 1e-300,
+                               .relax = false,
+                               .at = std::as_const(s.at).view(),
+                               .answer = std::as_const(s.answer).view(),
+                               .z = std::as_const(s.z).view(),
+                               .stages = s.stages,
+                               .states = s.view()});
+    for (int row = 0; row < 2; ++row) EXPECT_FALSE(std::isfinite(s.measure[row]));
+    EXPECT_TRUE(std::isfinite(s.measure[2]));
+  }
+}
+
 TYPED_TEST(StageKernels, AFixedStepIsLookedAtForWhatIsNotFinite) {
   using T = typename TypeParam::T;
   auto queue = TypeParam::make();

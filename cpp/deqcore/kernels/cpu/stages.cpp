@@ -95,6 +95,29 @@ template <class V>
   return atol + rtol * (v < 0 ? -v : v);
 }
 
+// The mean of (h value / tolerance)^2 over a row, finite where both are: squares and quotients that leave the range of
+// double are avoided on further passes, which hardly ever happen.
+template <int Lanes, class Value, class Tolerance>
+[[gnu::always_inline]] inline double mean_square(std::int64_t width, double h, const Value& value,
+                                                 const Tolerance& tolerance) {
+  const auto scaled = [&]<int L>(std::int64_t j) __attribute__((always_inline)) {
+    const auto of = value.template operator()<L>(j);
+    return of / tolerance.template operator()<L>(j);
+  };
+  const double squares = lanes::sum<Lanes>(width, [&]<int L>(std::int64_t j) __attribute__((always_inline)) {
+    const auto v = scaled.template operator()<L>(j);
+    return v * v;
+  });
+  const double mean = h * h * squares / static_cast<double>(width);
+  if (mean > lanes::smallest_square_sum && mean < row_math::most_mean) [[likely]]
+    return mean;
+  double norm = lanes::root<Lanes>(squares, width, scaled);
+  const auto finite = [=](const auto& of)
+                          __attribute__((always_inline)) { return std::isfinite(lanes::largest<Lanes>(width, of)); };
+  if (!std::isfinite(norm) && finite(value) && finite(tolerance)) norm = row_math::most_mean;
+  return row_math::mean_square(h, norm, width);
+}
+
 template <class T>
 void fill_unreached(const OdeStates& s, std::int64_t row, std::int32_t count, Rows<T> values, std::int64_t stride) {
   for (std::int64_t time = s.next[row]; time < count; ++time)
@@ -144,14 +167,15 @@ void run(CpuQueue& queue, const MeasureStart<T>& k) {
         T* F = k.stages.at(0, k.states.swapped[row], row);
         for (std::int64_t j = 0; j < width; ++j) F[j] = k.relax ? answer[j] - z[j] : answer[j];
         const double atol = k.atol, rtol = k.rtol;
-        const auto squares = [=](const T* of) __attribute__((always_inline)) {
-          return lanes::sum<lanes>(width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
-            const auto scaled = lanes::load_double<L>(of + at) / tolerance(atol, rtol, lanes::load_double<L>(z + at));
-            return scaled * scaled;
-          });
+        const auto mean_of = [=](const T* of) __attribute__((always_inline)) {
+          return mean_square<lanes>(
+              width, 1.0,
+              [=]<int L>(std::int64_t at) __attribute__((always_inline)) { return lanes::load_double<L>(of + at); },
+              [=]<int L>(std::int64_t at)
+                  __attribute__((always_inline)) { return tolerance(atol, rtol, lanes::load_double<L>(z + at)); });
         };
-        k.states.measure[row] = squares(z) / static_cast<double>(width);
-        k.states.slope[row] = squares(F) / static_cast<double>(width);
+        k.states.measure[row] = mean_of(z);
+        k.states.slope[row] = mean_of(F);
         k.states.report.evaluations[row] += 1;
       }
     });
@@ -172,13 +196,15 @@ void run(CpuQueue& queue, const MeasureProbe<T>& k) {
                 *F = k.stages.at(0, k.states.swapped[row], row);
         const double atol = k.atol, rtol = k.rtol;
         const bool relax = k.relax;
-        const double squares = lanes::sum<lanes>(width, [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
-          auto change = lanes::load_double<L>(answer + at) - lanes::load_double<L>(F + at);
-          if (relax) change -= lanes::load_double<L>(at_probe + at);
-          const auto scaled = change / tolerance(atol, rtol, lanes::load_double<L>(z + at));
-          return scaled * scaled;
-        });
-        k.states.measure[row] = squares / static_cast<double>(width);
+        k.states.measure[row] = mean_square<lanes>(
+            width, 1.0,
+            [=]<int L>(std::int64_t at) __attribute__((always_inline)) {
+              auto change = lanes::load_double<L>(answer + at) - lanes::load_double<L>(F + at);
+              if (relax) change -= lanes::load_double<L>(at_probe + at);
+              return change;
+            },
+            [=]<int L>(std::int64_t at)
+                __attribute__((always_inline)) { return tolerance(atol, rtol, lanes::load_double<L>(z + at)); });
         k.states.report.evaluations[row] += 1;
       }
     });
@@ -276,25 +302,28 @@ void run(CpuQueue& queue, const MeasureStep<T>& k) {
         for (int j = 0; j < last; ++j) terms.add(k.stages.at(j, swapped, row), k.errors[j]);
         const T own = static_cast<T>(k.errors[last]);
         const double atol = k.atol, rtol = k.rtol;
-        double squares = 0;
+        const double h = k.states.h[row];
+        double mean = 0;
         with_flag(k.relax, [&](auto flag) __attribute__((always_inline)) {
           constexpr bool relax = decltype(flag)::value;
-          squares = lanes::sum<lanes>(width, [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
-            using V = simd::Vector<T, L>;
-            const V value = field<V, relax>(answer, at, j);
-            simd::store(F + j, value);
-            V sums[1];
-            sum_terms(terms, j, sums);
-            const auto error = widened(V(sums[0] + own * value));
-            auto old = lanes::load_double<L>(z + j), fresh = lanes::load_double<L>(at + j);
-            old = old < 0 ? -old : old;
-            fresh = fresh < 0 ? -fresh : fresh;
-            const auto scaled = error / (atol + rtol * (old > fresh ? old : fresh));
-            return scaled * scaled;
-          });
+          mean = mean_square<lanes>(
+              width, h,
+              [=, &terms]<int L>(std::int64_t j) __attribute__((always_inline)) {
+                using V = simd::Vector<T, L>;
+                const V value = field<V, relax>(answer, at, j);
+                simd::store(F + j, value);
+                V sums[1];
+                sum_terms(terms, j, sums);
+                return widened(V(sums[0] + own * value));
+              },
+              [=]<int L>(std::int64_t j) __attribute__((always_inline)) {
+                auto old = lanes::load_double<L>(z + j), fresh = lanes::load_double<L>(at + j);
+                old = old < 0 ? -old : old;
+                fresh = fresh < 0 ? -fresh : fresh;
+                return atol + rtol * (old > fresh ? old : fresh);
+              });
         });
-        const double h = k.states.h[row];
-        k.states.measure[row] = h * h * squares / static_cast<double>(width);
+        k.states.measure[row] = mean;
         k.states.report.evaluations[row] += 1;
       }
     });

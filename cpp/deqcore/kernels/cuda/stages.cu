@@ -27,6 +27,31 @@ __device__ inline double size_of(double v) {
   return v < 0 ? -v : v;
 }
 
+// means[k] = the mean of (h value k / tolerance)^2 over a row, finite where both are; fill(j, values) gives the values
+// and returns the tolerance. By all threads of a block, which all get them.
+template <int Count, class Fill>
+__device__ void mean_squares(std::int64_t width, double h, const Fill& fill, double (&means)[Count]) {
+  cuda::row_norms(
+      Norm::two, width,
+      [&](std::int64_t j, double* values) {
+        const double tolerance = fill(j, values);
+#pragma unroll
+        for (int k = 0; k < Count; ++k) values[k] /= tolerance;
+      },
+      means);
+  double largest[Count + 1];  // of the tolerance, too
+  bool all = true;
+#pragma unroll
+  for (int k = 0; k < Count; ++k) all = all && row_math::finite(means[k]);
+  if (!all) cuda::row_largest(width, [&](std::int64_t j, double* values) { values[Count] = fill(j, values); }, largest);
+#pragma unroll
+  for (int k = 0; k < Count; ++k) {
+    const bool quotient = !all && !row_math::finite(means[k]) && row_math::finite(largest[k]);
+    if (quotient && row_math::finite(largest[Count])) means[k] = row_math::most_mean;
+    means[k] = row_math::mean_square(h, means[k], width);
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -53,24 +78,26 @@ void run(CudaQueue& queue, const BeginOde<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const MeasureStart<T>& k) {
   queue.note("MeasureStart", 3 * k.rows.count * k.at.width * sizeof(T));
-  cuda::for_each_row(queue, "MeasureStart", k.rows.count, k.at.width, 2, [k] __device__(std::int64_t i) {
+  cuda::for_each_row(queue, "MeasureStart", k.rows.count, k.at.width, 3, [k] __device__(std::int64_t i) {
     const OdeStates& s = k.states;
     const std::int64_t row = k.rows.ids[i], width = k.at.width;
     if (!s.running(row)) return;
     const T *z = k.at[i], *answer = k.answer[i];
     T* F = k.stages.at(0, s.swapped[row], row);
-    double squares[2] = {0, 0};
-    for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
-      const T value = k.relax ? answer[j] - z[j] : answer[j];
-      F[j] = value;
-      const double tolerance = k.atol + k.rtol * size_of(z[j]), point = z[j] / tolerance, slope = value / tolerance;
-      squares[0] += point * point;
-      squares[1] += slope * slope;
-    }
-    cuda::block_sum(squares, cuda::shared_doubles());
+    double means[2];  // of z and F
+    mean_squares(
+        width, 1.0,
+        [k, z, answer, F](std::int64_t j, double* values) {
+          const T value = k.relax ? answer[j] - z[j] : answer[j];
+          F[j] = value;
+          values[0] = z[j];
+          values[1] = value;
+          return k.atol + k.rtol * size_of(z[j]);
+        },
+        means);
     if (threadIdx.x != 0) return;
-    s.measure[row] = squares[0] / static_cast<double>(width);
-    s.slope[row] = squares[1] / static_cast<double>(width);
+    s.measure[row] = means[0];
+    s.slope[row] = means[1];
     s.report.evaluations[row] += 1;
   });
 }
@@ -78,20 +105,21 @@ void run(CudaQueue& queue, const MeasureStart<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const MeasureProbe<T>& k) {
   queue.note("MeasureProbe", 4 * k.rows.count * k.at.width * sizeof(T));
-  cuda::for_each_row(queue, "MeasureProbe", k.rows.count, k.at.width, 1, [k] __device__(std::int64_t i) {
+  cuda::for_each_row(queue, "MeasureProbe", k.rows.count, k.at.width, 2, [k] __device__(std::int64_t i) {
     const OdeStates& s = k.states;
     const std::int64_t row = k.rows.ids[i], width = k.at.width;
     if (!s.running(row)) return;
     const T *z = k.z[row], *at = k.at[i], *answer = k.answer[i], *F = k.stages.at(0, s.swapped[row], row);
-    double squares[1] = {0};
-    for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
-      const double change = static_cast<double>(answer[j]) - F[j] - (k.relax ? static_cast<double>(at[j]) : 0.0);
-      const double scaled = change / (k.atol + k.rtol * size_of(z[j]));
-      squares[0] += scaled * scaled;
-    }
-    cuda::block_sum(squares, cuda::shared_doubles());
+    double means[1];
+    mean_squares(
+        width, 1.0,
+        [k, z, at, answer, F](std::int64_t j, double* values) {
+          values[0] = static_cast<double>(answer[j]) - F[j] - (k.relax ? static_cast<double>(at[j]) : 0.0);
+          return k.atol + k.rtol * size_of(z[j]);
+        },
+        means);
     if (threadIdx.x != 0) return;
-    s.measure[row] = squares[0] / static_cast<double>(width);
+    s.measure[row] = means[0];
     s.report.evaluations[row] += 1;
   });
 }
@@ -168,15 +196,16 @@ void run(CudaQueue& queue, const PoseStage<T>& k) {
 template <class T>
 void run(CudaQueue& queue, const MeasureStep<T>& k) {
   queue.note("MeasureStep", (k.fixed ? 1 : k.stages.stages + 3) * k.rows.count * k.at.width * sizeof(T));
-  cuda::for_each_row(queue, "MeasureStep", k.rows.count, k.at.width, 1, [k] __device__(std::int64_t i) {
+  cuda::for_each_row(queue, "MeasureStep", k.rows.count, k.at.width, 2, [k] __device__(std::int64_t i) {
     const OdeStates& s = k.states;
     const std::int64_t row = k.rows.ids[i], width = k.at.width;
     if (!s.running(row)) return;
     const T *z = k.z[row], *at = k.at[i];
     const double h = s.h[row];
-    double squares[1] = {0};
+    double means[1] = {0};
     if (k.fixed) {
-      for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) squares[0] += 0 * static_cast<double>(at[j]);
+      for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) means[0] += 0 * static_cast<double>(at[j]);
+      cuda::block_sum(means, cuda::shared_doubles());
     } else {
       const bool swapped = s.swapped[row];
       const int last = k.stages.stages - 1;
@@ -191,22 +220,23 @@ void run(CudaQueue& queue, const MeasureStep<T>& k) {
       const T* answer = k.answer[i];
       T* F = k.stages.at(last, swapped, row);
       const T own = static_cast<T>(k.errors[last]);
-      for (std::int64_t j = threadIdx.x; j < width; j += blockDim.x) {
-        const T value = k.relax ? answer[j] - at[j] : answer[j];
-        F[j] = value;
-        T sum = 0;
+      mean_squares(
+          width, h,
+          [&](std::int64_t j, double* values) {
+            const T value = k.relax ? answer[j] - at[j] : answer[j];
+            F[j] = value;
+            T sum = 0;
 #pragma unroll
-        for (int n = 0; n < most_stages; ++n)
-          if (terms[n]) sum += weights[n] * terms[n][j];
-        sum += own * value;
-        const double old = size_of(z[j]), fresh = size_of(at[j]);
-        const double scaled = sum / (k.atol + k.rtol * (old > fresh ? old : fresh));
-        squares[0] += scaled * scaled;
-      }
+            for (int n = 0; n < most_stages; ++n)
+              if (terms[n]) sum += weights[n] * terms[n][j];
+            values[0] = sum + own * value;
+            const double old = size_of(z[j]), fresh = size_of(at[j]);
+            return k.atol + k.rtol * (old > fresh ? old : fresh);
+          },
+          means);
     }
-    cuda::block_sum(squares, cuda::shared_doubles());
     if (threadIdx.x != 0) return;
-    s.measure[row] = k.fixed ? squares[0] : h * h * squares[0] / static_cast<double>(width);
+    s.measure[row] = means[0];
     if (!k.fixed) s.report.evaluations[row] += 1;
   });
 }
