@@ -619,3 +619,21 @@ def test_a_path_that_never_arrives_is_compared_with_the_images_of_the_map():
     )
     assert solution.scale[0] == pytest.approx(np.sqrt(3))
     assert "Largest residual / scale among them 1," in solution.message
+
+
+@pytest.mark.parametrize("size", [1e-16, 1e8, 1e16])
+def test_units_of_z_do_not_make_a_system_singular(size):
+    constant = deqcore.follow(
+        lambda z: np.full_like(z, size), np.zeros((1, 1)), jvp=lambda z, v: 0 * v, tracker="natural"
+    )
+    assert constant.value[0, 0] == pytest.approx(size)
+    assert constant.singular[0] == 0
+    units = np.array([1.0, 1.0, size])
+    solution = deqcore.follow(
+        lambda z: units * np.cos(z / units),
+        np.zeros((1, 3)),
+        jvp=lambda z, v: -np.sin(z / units) * v,
+        tracker="natural",
+    )
+    assert solution.success
+    assert solution.singular[0] == 0

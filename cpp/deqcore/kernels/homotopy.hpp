@@ -488,7 +488,9 @@ struct KeepBordered {
 DEQCORE_KERNEL(KeepBordered);
 
 // The last column; the matrices are factored by partial pivoting, and solution = matrix^-1 right. `solved` is
-// converged, or says why there is none.   2/3 (width + 1)^3 flops
+// converged, or says why there is none: a pivot below (width + 1) eps times the largest entry of its own column, as if
+// the columns had been scaled, so that the units of z and of lambda do not matter. The last pivot of a border (0, 1) is
+// its own 1, without rounding.   2/3 (width + 1)^3 flops
 template <class T>
 struct FactorBordered {
   ActiveRows rows;

@@ -375,6 +375,50 @@ TYPED_TEST(PathKernels, MatricesThatAreSingularOrNotFiniteAreNamed) {
   EXPECT_EQ(solved, (std::vector<Status>{Status::breakdown, Status::not_finite}));
 }
 
+// A matrix whose columns differ by many orders is regular, in whatever units z and lambda are.
+TYPED_TEST(PathKernels, UnitsDoNotMakeAMatrixSingular) {
+  using T = typename TypeParam::T;
+  auto queue = TypeParam::make();
+  const std::int64_t rows = 2, width = 2, m = 3;
+  const ActiveBuffer active = ActiveBuffer::all(rows);
+  const double size[3] = {1e-20, 1, 1e18}, M[3][3] = {{2, 1, 1}, {1, 3, -1}, {1, 1, 4}};
+  std::vector<double> matrix(rows * m * m), work(rows * m);
+  std::vector<std::int32_t> pivot(rows * m);
+  std::vector<Status> solved(rows);
+  PathStateBuffer states(rows);
+  states.stage[1] = PathStage::end;  // its border is (0, 1)
+  states.numbers[3].assign(rows, M[2][2] * size[2]);
+  Block<T> rate(rows, width), right(rows, m), solution(rows, m);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t j = 0; j < m; ++j) {
+      for (std::int64_t i = 0; i < m; ++i)
+        matrix[(row * m + j) * m + i] = row == 1 && i == width ? 0 : M[i][j] * size[j];
+      right(row, j) = T(1);
+    }
+    for (std::int64_t i = 0; i < width; ++i) rate(row, i) = static_cast<T>(M[i][width] * size[width]);
+  }
+  const Block<T>&rates = rate, &rights = right;
+  run(queue, FactorBordered<T>{.rows = active.view(),
+                               .rules = rules_for(),
+                               .rate = rates.view(),
+                               .right = rights.view(),
+                               .solution = solution.view(),
+                               .solved = solved.data(),
+                               .states = states.view(),
+                               .bordered = {.matrix = matrix.data(), .pivot = pivot.data(), .work = work.data()}});
+  EXPECT_EQ(solved, std::vector<Status>(rows, Status::converged));
+  double sums[3] = {};
+  for (int i = 0; i < 3; ++i)
+    for (int j = 0; j < 3; ++j) sums[i] += M[i][j] * size[j] * static_cast<double>(solution(0, j));
+  for (const double sum : sums) EXPECT_NEAR(sum, 1, 1e-5);
+  EXPECT_EQ(solution(1, 2), T(1));
+  for (int i = 0; i < 2; ++i) {
+    double sum = static_cast<double>(rate(1, i));
+    for (int j = 0; j < 2; ++j) sum += M[i][j] * size[j] * static_cast<double>(solution(1, j));
+    EXPECT_NEAR(sum / size[2], 0, 1e-5);
+  }
+}
+
 TYPED_TEST(PathKernels, RatesAreTakenAsAnsweredOrAsDifferences) {
   using T = typename TypeParam::T;
   auto queue = TypeParam::make();

@@ -212,7 +212,9 @@ void run(CpuQueue& queue, const FactorBordered<T>& k) {
       bool finite = true;
       for (std::int64_t at = 0; at < m * m; ++at) finite = finite && std::isfinite(A[at]);
       const double tiny = static_cast<double>(m) * std::numeric_limits<double>::epsilon();
-      const bool regular = finite && lu::factor(A, pivot, m, tiny);
+      for (std::int64_t j = 0; j < m; ++j) work[j] = lu::largest(A + j * m, m);
+      if (!along_path(s, k.rules, row)) work[n] = 0;
+      const bool regular = finite && lu::factor(A, pivot, m, tiny, work);
       k.solved[row] = !finite ? Status::not_finite : regular ? Status::converged : Status::breakdown;
       if (!regular) continue;
       lu::solve(A, pivot, m, static_cast<const T*>(k.right[row]), work);

@@ -9,17 +9,23 @@
 
 namespace deqcore::lu {
 
-// P A = L U in place, column after column. False if a pivot is rounding: A is singular to working precision.
-inline bool factor(double* A, std::int32_t* pivot, std::int64_t n, double tiny) {
-  double largest = 0;
-  for (std::int64_t at = 0; at < n * n; ++at) largest = std::max(largest, std::abs(A[at]));
+inline double largest(const double* values, std::int64_t n) {
+  double most = 0;
+  for (std::int64_t at = 0; at < n; ++at) most = std::max(most, std::abs(values[at]));
+  return most;
+}
+
+// P A = L U in place, column after column. False if a pivot is rounding, below `tiny` times the largest entry of all,
+// or times sizes[column] where those are given: A is singular to working precision.
+inline bool factor(double* A, std::int32_t* pivot, std::int64_t n, double tiny, const double* sizes = nullptr) {
+  const double most = sizes ? 0 : largest(A, n * n);
   for (std::int64_t j = 0; j < n; ++j) {
     double* const left = A + j * n;
     std::int64_t p = j;
     for (std::int64_t i = j + 1; i < n; ++i)
       if (std::abs(left[i]) > std::abs(left[p])) p = i;
     pivot[j] = static_cast<std::int32_t>(p);
-    if (!(std::abs(left[p]) > tiny * largest)) return false;
+    if (!(std::abs(left[p]) > tiny * (sizes ? sizes[j] : most))) return false;
     for (std::int64_t c = 0; c < n && p != j; ++c) std::swap(A[c * n + j], A[c * n + p]);
     const double inverse = 1 / left[j];
     for (std::int64_t i = j + 1; i < n; ++i) left[i] *= inverse;

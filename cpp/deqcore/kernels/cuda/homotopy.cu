@@ -195,6 +195,7 @@ void run(CudaQueue& queue, const KeepBordered<T>& k) {
   });
 }
 
+// Two launches: what is found out about a matrix and its factorisation together need more registers than a thread has.
 template <class T>
 void run(CudaQueue& queue, const FactorBordered<T>& k) {
   const std::int64_t n = k.rate.width, m = n + 1;
@@ -205,19 +206,30 @@ void run(CudaQueue& queue, const FactorBordered<T>& k) {
     const std::int64_t row = k.rows.ids[i];
     if (!s.solving(row)) return;
     double *A = k.bordered.matrix + row * m * m, *work = k.bordered.work + row * m;
-    std::int32_t* pivot = k.bordered.pivot + row * m;
+    const bool border = along_path(s, k.rules, row);
     const T* rate = k.rate[row];
-    T* solution = k.solution[row];
     for (std::int64_t j = threadIdx.x; j < n; j += blockDim.x) A[n * m + j] = rate[j];
-    if (threadIdx.x == 0) A[n * m + n] = along_path(s, k.rules, row) ? s.slope[row] : 1.0;
+    if (threadIdx.x == 0) A[n * m + n] = border ? s.slope[row] : 1.0;
     __syncthreads();  // A is complete
     double poison[1] = {0};
     for (std::int64_t at = threadIdx.x; at < m * m; at += blockDim.x) poison[0] += 0 * A[at];
     cuda::block_sum(poison, cuda::shared_doubles());
+    if (threadIdx.x == 0) k.solved[row] = poison[0] == 0 ? Status::running : Status::not_finite;
+    for (std::int64_t j = 0; j < m; ++j) {
+      double size;
+      cuda::find_largest(A + j * m, static_cast<int>(m), size);
+      if (threadIdx.x == 0) work[j] = j < n || border ? size : 0;
+    }
+  });
+  cuda::for_each_row(queue, "FactorBordered", k.rows.count, m * m, 1, [k, m] __device__(std::int64_t i) {
+    const std::int64_t row = k.rows.ids[i];
+    if (!k.states.solving(row) || k.solved[row] == Status::not_finite) return;
+    double *A = k.bordered.matrix + row * m * m, *work = k.bordered.work + row * m;
+    std::int32_t* pivot = k.bordered.pivot + row * m;
+    T* solution = k.solution[row];
     const double tiny = static_cast<double>(m) * std::numeric_limits<double>::epsilon();
-    const bool regular = poison[0] == 0 && cuda::factor(A, pivot, m, tiny);
-    if (threadIdx.x == 0)
-      k.solved[row] = poison[0] != 0 ? Status::not_finite : regular ? Status::converged : Status::breakdown;
+    const bool regular = cuda::factor(A, pivot, m, tiny, work);  // all threads have read `solved`
+    if (threadIdx.x == 0) k.solved[row] = regular ? Status::converged : Status::breakdown;
     if (!regular) return;
     cuda::solve(A, pivot, m, static_cast<const T*>(k.right[row]), work,
                 [solution](std::int64_t j, double y) { solution[j] = static_cast<T>(y); });

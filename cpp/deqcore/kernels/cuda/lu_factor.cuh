@@ -25,12 +25,13 @@ __device__ inline int find_largest(const double* values, int n, double& largest)
   return behind[0] == 0 ? 0 : n - static_cast<int>(behind[0]);
 }
 
-// P A = L U in place, column after column, by all threads of a block. False if a pivot is rounding: A is singular to
-// working precision.
-__device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t width, double tiny) {
+// P A = L U in place, column after column, by all threads of a block. False if a pivot is rounding, below `tiny` times
+// the largest entry of all, or times sizes[column] where those are given: A is singular to working precision.
+__device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t width, double tiny,
+                              const double* sizes = nullptr) {
   const int n = static_cast<int>(width);  // at most 4096; narrow indices leave registers to the kernel around this
-  double largest;
-  find_largest(A, n * n, largest);
+  double largest = 0;
+  if (!sizes) find_largest(A, n * n, largest);
   const int lane = static_cast<int>(threadIdx.x % warp), mine = static_cast<int>(threadIdx.x / warp);
   const int warps = static_cast<int>(blockDim.x / warp), threads = static_cast<int>(blockDim.x);
   for (int j = 0; j < n; ++j) {
@@ -38,7 +39,7 @@ __device__ inline bool factor(double* A, std::int32_t* pivot, std::int64_t width
     double size;
     const int p = j + find_largest(left + j, n - j, size);
     if (threadIdx.x == 0) pivot[j] = p;
-    if (!(size > tiny * largest)) return false;
+    if (!(size > tiny * (sizes ? sizes[j] : largest))) return false;
     for (int c = static_cast<int>(threadIdx.x); c < n && p != j; c += threads) {
       const double above = A[c * n + j];
       A[c * n + j] = A[c * n + p];
