@@ -55,22 +55,32 @@ def solvers(problem: Problem, method: str) -> Iterator[Contestant]:
 def trainers(problem: Problem) -> Iterator[Contestant]:
     z0 = np.zeros_like(problem.x)
 
-    def step(tolerance: float, backward: str, layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    def step(tolerance: float, forward: str, backward: str, layer: Any) -> tuple[np.ndarray, np.ndarray]:
         layer.update(problem.W)
         found = layer.value_and_gradients(
-            z0, problem.x, target=z0, method="anderson", rtol=tolerance, max_steps=STEPS, adjoint_method=backward,
+            z0, problem.x, target=z0, method=forward, rtol=tolerance, max_steps=STEPS, adjoint_method=backward,
             adjoint_rtol=tolerance, adjoint_max_steps=STEPS, threads=problem.threads, on_failure="return",
         )  # fmt: skip
         dW = found.dW
         dW *= 2  # of |z|^2 / 2, so far
         return found.forward.value, dW
 
-    for backward, products in (("gmres", "full"), ("anderson", "full"), ("anderson", "bfloat16")):
+    settings = (
+        ("anderson", "gmres", "full"),
+        ("anderson", "anderson", "full"),
+        ("picard", "picard", "full"),
+        ("picard", "picard", "bfloat16"),
+    )
+    for forward, backward, products in settings:
         layer = deqcore.maps.Dense(problem.W, problem.activation, products=products)
         yield Contestant(
-            "deqcore", f"backward by {backward}, {products} products", partial(step, backward=backward, layer=layer),
-            per_row=True, always=True, value=tuple,
-        )  # fmt: skip
+            "deqcore",
+            f"{forward}, backward by {backward}, {products} products",
+            partial(step, forward=forward, backward=backward, layer=layer),
+            per_row=True,
+            always=True,
+            value=tuple,
+        )
 
 
 def packing(problem: Problem) -> Callable[[], None]:
