@@ -538,7 +538,8 @@ def charts(lines: Sequence[Line]) -> None:
         axis.set_title(title)
         axis.set_ylabel("time over deqcore's")
         axis.grid(alpha=0.3, which="both")
-    axes[0, 0].legend(fontsize=8)
+    named = {label: line for axis in axes.flat for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(named.values()), list(named), fontsize=8, loc="outside lower center", ncols=len(named))
     figure.savefig(DOCS / "comparison.png", dpi=110)
     pyplot.close(figure)
 
