@@ -72,13 +72,13 @@ class Dense:
     Args:
         W: weights, ``(width, width)``, float32 or float64; the states must have the same dtype.
         activation: one of :data:`activations`.
-        products: how a native solve by a fixed-point method, forward or backward, takes its products with W. ``"full"``,
-            or, in float32, ``"bfloat16"``: most of them as corrections W r + B (x - r) to a full product with an earlier
-            vector r of the row, B being W rounded to bfloat16. The rounding stays below a quarter of the residual; a
-            residual that ends a row, or is reported, is always from a full product. Wide maps gain: some 1.3 times at
-            width 512 and more; narrow ones lose (docs/comparison.md). Where the CPU has no bfloat16 instruction,
-            products are full. Everything else of the map (``value``, ``jvp``, ``vjp``, gradients to W, solves by linear
-            or Newton's methods) is always in full.
+        products: how a native solve by a fixed-point method, forward or backward, takes its products with W.
+            ``"full"``, or, in float32, ``"bfloat16"``: most of them as corrections W r + B (x - r) to a full product
+            with an earlier vector r of the row, B being W rounded to bfloat16. The rounding stays below a quarter of
+            the residual; a residual that ends a row, or is reported, is always from a full product. Wide maps gain:
+            some 1.3 times at width 512 and more; narrow ones lose (docs/comparison.md). Where the CPU has no bfloat16
+            instruction, products are full. Everything else of the map (``value``, ``jvp``, ``vjp``, gradients to W,
+            solves by linear or Newton's methods) is always in full.
 
     Raises:
         TypeError: W is not a NumPy array of float32 or float64, or the activation or ``products`` is not a string.
