@@ -303,12 +303,14 @@ class SteadyState(Method):
     long as is stable: 3 evaluations each by the pair of Bogacki and Shampine, 6 by that of Dormand and Prince. A rest
     point is a fixed point of f, tested like any other, and implicit differentiation is valid there. It needs no
     contraction, only that the rest point attracts: J - I has its eigenvalues in the left half plane. Where others
-    converge, it takes several times more evaluations than they do. ``rejected`` counts steps given up.
+    converge, it takes several times more evaluations than they do, and the more the stiffer f is. ``rejected`` counts
+    steps given up: a step is shortened until its error is small and f is finite at all its stages, so a row ends as
+    ``diverged`` only where the flow itself runs away, and as ``step_underflow`` at a jump of f.
 
     Args:
         pair: ``"bogacki_shampine"`` or ``"dormand_prince"``. Memory: 7 or 10 states per row.
         accuracy: largest error of a step, as a share of it, in (0, 0.2]; beyond that steps are not stable.
-        first_step: in the units of t, above 0.
+        first_step: in the units of t, above 0; shortened where it is too long, for a few evaluations.
 
     Raises:
         ValueError: a number is outside its range, or ``pair`` is neither.
@@ -650,7 +652,9 @@ class Tracker:
     Args:
         along: ``"arclength"`` or ``"natural"``.
         first_step: h at lam = 0; None is 0.1 for arclength and 0.05 for natural.
-        most_step: the longest h, in units of z; where \\|z\\| is above its scale, longer in proportion.
+        most_step: the longest h, in units of z; where \\|z\\| is above its scale, longer in proportion. So a path
+            whose end is 1000 times larger than its start takes some 50 times more steps than in units in which z is
+            about 1.
         least_step: a shorter h ends the row as ``step_underflow``.
         tolerance: of \\|H\\| on the way, relative to \\|z\\|; None is 1e-9 for float64 and 2e-5 for float32. The end is
             held against ``rtol`` of the solve instead.

@@ -80,6 +80,15 @@ _PATH_ADVICE = {
     Status.stalled: "the path ends at the rounding noise of the map: loosen rtol, use float64, or give jvp=",
     Status.not_finite: "f is NaN or infinite at z0 or next to the path: check its domain, or try another z0",
 }
+#: The same for integration to rest.
+_STEADY_ADVICE = {
+    Status.out_of_steps: "raise max_steps or loosen rtol: the stiffer the map, the more steps an explicit method takes",
+    Status.stalled: "the tolerance is below the rounding noise of the map: loosen rtol or use float64",
+    Status.diverged: "the flow dz/dt = f(z) - z runs away from z0: try another z0, or a method whose fixed point need "
+    "not attract, such as 'newton_krylov'",
+    Status.not_finite: "the map is NaN or infinite at z0, or wherever the flow leads next: check its domain, try "
+    "another z0, or a SteadyState(first_step=) of another length",
+}
 #: The same for linear methods, which have neither a window nor damping.
 _LINEAR = ("gmres", "bicgstab", "direct")
 _LINEAR_ADVICE = {
@@ -353,7 +362,8 @@ class Solution:
             )
         last = self._methods().split(", then ")[-1]
         special = _LINEAR_ADVICE if last in _LINEAR else _NEWTON_ADVICE if last in _NEWTON else {}
-        advice = _ADVICE | (_PATH_ADVICE if last == "homotopy" else special)
+        by_flow = {"homotopy": _PATH_ADVICE, "steady_state": _STEADY_ADVICE}
+        advice = _ADVICE | by_flow.get(last, special)
         if self.path is not None:
             lines.append(self.path._told() + ".")
         lines += [f"{Status(c).name}: {advice[Status(c)]}." for c in np.unique(self.status) if Status(c) in advice]

@@ -125,10 +125,13 @@ Question<T> FixedPoint<Queue, T>::advance(Rows<const T> answer) {
                                    .f = answer,
                                    .z_before = s.other(),
                                    .states = s.states});
+  const ActiveRows in_place{.ids = s.active.ids, .count = s.active.count};
+  const Trials trials = s.rule->weigh(*s.queue, {.rows = in_place, .z = s.at(), .f = answer, .states = s.states});
   run(*s.queue, JudgeRows<T>{.rows = s.active,
                              .limits = s.limits,
                              .max_steps = static_cast<std::int32_t>(s.stop.max_steps),
                              .patience = s.patience,
+                             .trials = trials,
                              .states = s.states,
                              .progress = s.queue->mailbox()});
   run(*s.queue,

@@ -28,6 +28,9 @@ class MethodRule {
   // Forgets everything that persists between solves.
   virtual void start(Queue& queue) = 0;
 
+  // After a measurement and before the verdict on it, all still at their positions: which points may be given up.
+  virtual Trials weigh(Queue& /*queue*/, const Step<T>& /*step*/) { return {}; }
+
   // Writes the next point of every running row.
   virtual void update(Queue& queue, const Step<T>& step, Rows<T> next) = 0;
 

@@ -6,7 +6,8 @@
 //
 // The tolerance of a step falls with the residual, so that steps are as long as is stable, and the residual has no
 // floor. All rows are at the same stage; each has its own h. Every point asked about is measured like any other
-// method's.
+// method's, and any may be the solution; but only z0 and accepted points can run away or be without an image. Stages of
+// a step too long for its row can, and the step is then shortened like any other whose error is too large.
 #include <algorithm>
 #include <cmath>
 
@@ -26,7 +27,8 @@ class SteadyStateRule final : public MethodRule<Queue, T> {
         tableau_(options.pair == SteadyState::Pair::dormand_prince ? dormand_prince : bogacki_shampine),
         rows_(rows),
         z_(scratch.take_rows<T>(rows, width)),
-        time_(scratch.take<double>(rows)) {
+        time_(scratch.take<double>(rows)),
+        trial_(scratch.take<Trial>(rows)) {
     require(options.accuracy > 0 && options.accuracy <= 0.2, "accuracy: ", options.accuracy,
             " given; expected a number in (0, 0.2]");
     require(options.first_step > 0 && std::isfinite(options.first_step), "first_step: ", options.first_step,
@@ -51,20 +53,28 @@ class SteadyStateRule final : public MethodRule<Queue, T> {
     run(queue, BeginPseudo<T>{.rows = rows_, .h = options_.first_step, .states = states_});
   }
 
+  Trials weigh(Queue& queue, const Step<T>& step) override {
+    if (stage_ < tableau_.stages) return {.all = stage_ == 0 ? Trial::no : Trial::yes};
+    states_.report.status = step.states.report.status;
+    MeasurePseudo<T> measure = {.rows = step.rows,
+                                .accuracy = options_.accuracy,
+                                .errors = {},
+                                .answer = step.f,
+                                .at = step.z,
+                                .z = z_,
+                                .trial = trial_,
+                                .stages = stages_,
+                                .states = states_};
+    std::copy_n(tableau_.e, most_stages, measure.errors);
+    run(queue, measure);
+    return {.by_row = trial_};
+  }
+
   void update(Queue& queue, const Step<T>& step, Rows<T> next) override {
     states_.report.status = step.states.report.status;
     states_.report.rejected = step.states.report.rejected;
     const bool at_end = stage_ == tableau_.stages;
     if (at_end) {
-      MeasurePseudo<T> measure = {.rows = step.rows,
-                                  .accuracy = options_.accuracy,
-                                  .errors = {},
-                                  .answer = step.f,
-                                  .at = step.z,
-                                  .stages = stages_,
-                                  .states = states_};
-      std::copy_n(tableau_.e, most_stages, measure.errors);
-      run(queue, measure);
       run(queue, JudgePseudo<T>{.rows = step.rows, .order = tableau_.error_order, .states = states_});
     }
     if (at_end || stage_ == 0)  // at the start, z0
@@ -103,6 +113,7 @@ class SteadyStateRule final : public MethodRule<Queue, T> {
   std::int64_t rows_;
   Rows<T> z_;     // by row
   double* time_;  // which nobody asks for
+  Trial* trial_;  // by row: whether the last step is taken
   StageBlocks<T> stages_;
   OdeStates states_;
   int stage_ = 0;  // of the point that has been asked about

@@ -14,6 +14,7 @@
 #include "deqcore/base/ode_report.hpp"
 #include "deqcore/kernels/kernel.hpp"
 #include "deqcore/kernels/row_math.hpp"
+#include "deqcore/kernels/step.hpp"
 
 namespace deqcore {
 
@@ -128,10 +129,13 @@ constexpr void begin_step(const StepRules& rules, const OdeStates& s, std::int64
   s.h[row] = verdict.h;
 }
 
-// The same of a step in pseudo-time, which ends nothing.
+// The same of a step in pseudo-time, which ends nothing itself.
+constexpr bool takes_pseudo_step(double measure) {
+  return row_math::square_root(measure) <= 1;
+}
 constexpr void end_pseudo_step(const OdeStates& s, std::int64_t row, std::int32_t order, double measure) {
   const double error = row_math::square_root(measure), factor = row_math::step_factor(error, order);
-  const bool accepted = error <= 1;
+  const bool accepted = takes_pseudo_step(measure);
   s.event[row] = accepted ? StepEvent::accepted : StepEvent::rejected;
   s.h[row] *= accepted && s.after_rejection[row] && factor > 1 ? 1.0 : accepted || factor < 0.9 ? factor : 0.9;
   s.after_rejection[row] = accepted ? 0 : 1;
@@ -139,6 +143,13 @@ constexpr void end_pseudo_step(const OdeStates& s, std::int64_t row, std::int32_
     s.swapped[row] ^= 1;
   else
     s.report.rejected[row] += 1;
+}
+
+// What a step in pseudo-time that is not taken says of its row: with a few roundings of z, no step is shorter.
+template <class T>
+constexpr Trial after_pseudo_step(double h, double z_size, double slope) {
+  constexpr double eps = std::numeric_limits<T>::epsilon(), least = 1e-30;
+  return h * slope > 16 * eps * z_size && h > least ? Trial::yes : Trial::last;
 }
 
 // b_j(theta) by the powers of stage j.
@@ -268,13 +279,16 @@ struct BeginPseudo {
 DEQCORE_KERNEL(BeginPseudo);
 
 // K_last <- F with relax, and the mean square of the error over that of K_0, both times h, times accuracy^-2. So the
-// tolerance falls with the residual.   stages + 2 reads, 1 write
+// tolerance falls with the residual. trial: whether the step is taken, and else whether there is a shorter one.
+//   stages + 2 reads, 1 write; 1 read more where it is not taken
 template <class T>
 struct MeasurePseudo {
   ActiveRows rows;
   double accuracy;
   double errors[most_stages];
-  Rows<const T> answer, at;  // before; at: z_next
+  Rows<const T> answer, at;  // by position; at: z_next
+  Rows<const T> z;           // by row
+  Trial* trial;              // by row
   StageBlocks<T> stages;
   OdeStates states;
 };

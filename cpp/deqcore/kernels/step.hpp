@@ -18,6 +18,27 @@ enum class BestAt : std::int8_t { nowhere, block, result };
 // What the last evaluation did to a row.
 enum class Event : std::int8_t { none, measured, new_best };
 
+// Whether a method may give up the point asked about: only a point that is kept can run away or leave the domain of the
+// map. `last`: it gives up, and nothing shorter is left to try.
+enum class Trial : std::int8_t { no, yes, last };
+
+struct Trials {
+  Trial all = Trial::no;
+  const Trial* by_row = nullptr;  // null: all rows alike
+
+  constexpr Trial of(std::int64_t row) const { return by_row ? by_row[row] : all; }
+};
+
+// The status of a row after the verdict on a trial. `at_noise`: its best residual is near the rounding of the map;
+// `spent`: it may not be evaluated again.
+constexpr Status status_after(Trial trial, Status verdict, bool at_noise, bool spent) {
+  const bool beyond = verdict == Status::diverged || verdict == Status::not_finite;
+  if (trial == Trial::no || (!beyond && verdict != Status::running)) return verdict;
+  if (trial == Trial::yes) return !beyond ? verdict : spent ? Status::out_of_steps : Status::running;
+  if (verdict == Status::not_finite) return verdict;
+  return at_noise ? Status::stalled : Status::step_underflow;
+}
+
 // By row. `report` is the caller's; the rest is scratch.
 struct RowStates {
   Report report;
@@ -65,6 +86,7 @@ struct JudgeRows {
   Limits limits;
   std::int32_t max_steps;
   std::int32_t patience;  // steps without a new best after which a row at the noise level has stalled
+  Trials trials;
   RowStates states;
   Progress* progress;
 };

@@ -180,7 +180,9 @@ TYPED_TEST(Results, AMapThatLeavesItsDomainIsNotFinite) {
     problem.value = [](std::int64_t, const T* z, T* f) {
       for (int j = 0; j < 2; ++j) f[j] = std::log(z[j]);
     };
-    const auto outcome = Solve<TypeParam>(problem, {}, method).run();
+    // the flow ends at 0: steps towards it become shorter and shorter
+    const std::int64_t max_steps = std::holds_alternative<SteadyState>(method) ? 5000 : 200;
+    const auto outcome = Solve<TypeParam>(problem, {.stop = {.max_steps = max_steps}}, method).run();
     expect_all(outcome, Status::not_finite, problem.name);
     for (const T v : outcome.value) EXPECT_TRUE(std::isfinite(v));
   }

@@ -434,11 +434,15 @@ TYPED_TEST(StageKernels, PseudoTimeComparesTheErrorWithTheStep) {
   for (const Shape& shape : shapes()) {
     DEQCORE_TRACE_SHAPE(shape);
     Steps<T> s(random, shape, 4, true);
+    std::vector<Trial> trial(s.rows, Trial::last);
+    for (std::int64_t row = 0; row < s.rows; row += 3) s.h[row] = 1e-3 * std::numeric_limits<T>::epsilon();
     MeasurePseudo<T> kernel = {.rows = s.active.view(),
                                .accuracy = 0.5,
                                .errors = {},
                                .answer = std::as_const(s.answer).view(),
                                .at = std::as_const(s.at).view(),
+                               .z = std::as_const(s.z).view(),
+                               .trial = trial.data(),
                                .stages = s.stages,
                                .states = s.view()};
     std::copy_n(weights, 4, kernel.errors);
@@ -453,6 +457,7 @@ TYPED_TEST(StageKernels, PseudoTimeComparesTheErrorWithTheStep) {
       }
       const auto ratio = static_cast<double>(error / slope / 0.25L);
       EXPECT_NEAR(s.measure[row], ratio, 1e3 * std::numeric_limits<T>::epsilon() * (ratio + 1));
+      EXPECT_EQ(trial[row], s.measure[row] <= 1 ? Trial::no : row % 3 == 0 ? Trial::last : Trial::yes);
       s.measure[row] = row % 2 ? 4 : 0.25;
     }
     const Steps<T> old = s;

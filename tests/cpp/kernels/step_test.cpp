@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -190,6 +191,46 @@ TYPED_TEST(StepKernels, JudgeRowsWritesReportBestAndProgress) {
       else
         EXPECT_EQ(entry, -1) << step << " " << row;
     }
+}
+
+// Points that a method gives up end no row, unless there is nothing shorter to try.
+TYPED_TEST(StepKernels, JudgeRowsPassesOverTrials) {
+  using T = typename TypeParam::T;
+  using S = Status;
+  auto queue = TypeParam::make();
+  const Limits limits{.rtol = 1e-3, .floor = 1e-6, .overflow = 1e4, .noise = 1e-4};
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  const auto judged = [&](Trials trials, std::int32_t steps) {
+    StateBuffer states(6);
+    const ActiveBuffer active = ActiveBuffer::all(6);
+    states.report.steps.assign(6, steps);
+    states.report.scale.assign(6, 1.0);
+    states.report.residual = {0.5, 0.5, 0.5, 0.5, 0.5, limits.noise / 2};
+    states.best.assign(6, 1e-3);
+    states.g_norm = {0.9, 1e300, nan, 0.0, 0.9, 1e300};
+    states.f_norm = {1.0, 1e300, nan, 1.0, 1.0, 1e300};
+    Progress progress;
+    run(queue, JudgeRows<T>{.rows = active.view(),
+                            .limits = limits,
+                            .max_steps = 50,
+                            .patience = 20,
+                            .trials = trials,
+                            .states = states.view(),
+                            .progress = &progress});
+    EXPECT_EQ(progress.running, std::count(states.report.status.begin(), states.report.status.end(), S::running));
+    EXPECT_EQ(progress.failed, std::count_if(states.report.status.begin(), states.report.status.end(),
+                                             [](S s) { return s < S::converged; }));
+    return states.report.status;
+  };
+  EXPECT_EQ(judged({}, 3),
+            (std::vector<S>{S::running, S::diverged, S::not_finite, S::converged, S::running, S::diverged}));
+  EXPECT_EQ(judged({.all = Trial::yes}, 3),
+            (std::vector<S>{S::running, S::running, S::running, S::converged, S::running, S::running}));
+  EXPECT_EQ(judged({.all = Trial::yes}, 49), (std::vector<S>{S::out_of_steps, S::out_of_steps, S::out_of_steps,
+                                                             S::converged, S::out_of_steps, S::out_of_steps}));
+  const std::vector<Trial> by_row{Trial::last, Trial::last, Trial::last, Trial::last, Trial::no, Trial::last};
+  EXPECT_EQ(judged({.by_row = by_row.data()}, 3), (std::vector<S>{S::step_underflow, S::step_underflow, S::not_finite,
+                                                                  S::converged, S::running, S::stalled}));
 }
 
 TYPED_TEST(StepKernels, JudgeRowsWithoutRowsSaysThatNothingRuns) {

@@ -409,7 +409,7 @@ void run(CpuQueue& queue, const MeasurePseudo<T>& k) {
       for (std::int64_t i = first; i < first + count; ++i) {
         const std::int64_t row = k.rows.ids[i];
         if (!k.states.running(row)) continue;
-        const T *at = k.at[k.rows.from(i)], *answer = k.answer[k.rows.from(i)];
+        const T *at = k.at[i], *answer = k.answer[i], *z = k.z[row];
         const bool swapped = k.states.swapped[row];
         const int last = k.stages.stages - 1;
         const T* first_stage = k.stages.at(0, swapped, row);
@@ -432,6 +432,12 @@ void run(CpuQueue& queue, const MeasurePseudo<T>& k) {
             });
         const double ratio = error == 0 ? 0 : error / slope / k.accuracy;
         k.states.measure[row] = ratio * ratio;
+        k.trial[row] = Trial::no;
+        if (takes_pseudo_step(ratio * ratio)) continue;
+        const double size = lanes::norm<lanes>(
+            Norm::two, width,
+            [=]<int L>(std::int64_t j) __attribute__((always_inline)) { return lanes::load_double<L>(z + j); });
+        k.trial[row] = after_pseudo_step<T>(k.states.h[row], size, slope);
       }
     });
   });

@@ -93,7 +93,9 @@ void run(CpuQueue& queue, const JudgeRows<T>& k) {
                                                        .best_step = s.best_step[row],
                                                        .frozen = s.frozen[row]},
                                                       k.limits, k.max_steps, k.patience);
-    s.report.status[row] = verdict.status;
+    const bool at_noise = s.report.residual[row] < k.limits.noise * verdict.scale;
+    const Status status = status_after(k.trials.of(row), verdict.status, at_noise, steps >= k.max_steps);
+    s.report.status[row] = status;
     s.report.scale[row] = verdict.scale;
     s.event[row] = verdict.new_best ? Event::new_best : Event::measured;
     if (verdict.new_best) {
@@ -101,10 +103,10 @@ void run(CpuQueue& queue, const JudgeRows<T>& k) {
       s.best_step[row] = steps;
       s.report.residual[row] = s.g_norm[row];
     }
-    if (verdict.status == Status::running) {
+    if (status == Status::running) {
       progress.running += 1;
       progress.worst = std::max(progress.worst, verdict.ratio);
-    } else if (verdict.status != Status::converged) {
+    } else if (status != Status::converged) {
       *s.failed += 1;
     }
   }

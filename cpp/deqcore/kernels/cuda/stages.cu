@@ -333,7 +333,7 @@ void run(CudaQueue& queue, const MeasurePseudo<T>& k) {
     const OdeStates& s = k.states;
     const std::int64_t row = k.rows.ids[i], width = k.at.width;
     if (!s.running(row)) return;
-    const T *at = k.at[k.rows.from(i)], *answer = k.answer[k.rows.from(i)];
+    const T *at = k.at[i], *answer = k.answer[i], *z = k.z[row];
     const bool swapped = s.swapped[row];
     const int last = k.stages.stages - 1;
     const T* first_stage = k.stages.at(0, swapped, row);
@@ -353,7 +353,12 @@ void run(CudaQueue& queue, const MeasurePseudo<T>& k) {
         },
         norms);
     const double ratio = norms[0] == 0 ? 0 : norms[0] / norms[1] / k.accuracy;
-    if (threadIdx.x == 0) s.measure[row] = ratio * ratio;
+    const bool taken = takes_pseudo_step(ratio * ratio);
+    double size[1] = {0};  // of z
+    if (!taken) cuda::row_norms(Norm::two, width, [z](std::int64_t j, double* values) { values[0] = z[j]; }, size);
+    if (threadIdx.x != 0) return;
+    s.measure[row] = ratio * ratio;
+    k.trial[row] = taken ? Trial::no : after_pseudo_step<T>(s.h[row], size[0], norms[1]);
   });
 }
 

@@ -101,7 +101,9 @@ void run(CudaQueue& queue, const JudgeRows<T>& k) {
                                                          .best_step = s.best_step[row],
                                                          .frozen = s.frozen[row]},
                                                         k.limits, k.max_steps, k.patience);
-      s.report.status[row] = verdict.status;
+      const bool at_noise = s.report.residual[row] < k.limits.noise * verdict.scale;
+      const Status status = status_after(k.trials.of(row), verdict.status, at_noise, steps >= k.max_steps);
+      s.report.status[row] = status;
       s.report.scale[row] = verdict.scale;
       s.event[row] = verdict.new_best ? Event::new_best : Event::measured;
       if (verdict.new_best) {
@@ -109,10 +111,10 @@ void run(CudaQueue& queue, const JudgeRows<T>& k) {
         s.best_step[row] = steps;
         s.report.residual[row] = s.g_norm[row];
       }
-      if (verdict.status == Status::running) {
+      if (status == Status::running) {
         counts[0] += 1;
         worst[0] = verdict.ratio > worst[0] ? verdict.ratio : worst[0];
-      } else if (verdict.status != Status::converged) {
+      } else if (status != Status::converged) {
         counts[1] += 1;
       }
     }
