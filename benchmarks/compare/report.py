@@ -65,8 +65,11 @@ def main() -> int:
 def filled(page: str, sections: dict[str, str]) -> str:
     """The page with each section between ``<!-- name: begin -->`` and ``<!-- name: end -->`` renewed."""
     for name, text in sections.items():
-        marks = re.compile(rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)", re.DOTALL)
-        page = marks.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)
+        of = re.escape(name)
+        marks = re.compile(rf"(<!-- {of}: begin -->\n).*?(<!-- {of}: end -->)", re.DOTALL)
+        page, count = marks.subn(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)
+        if count != 1:
+            raise ValueError(f"docs/comparison.md: {count} places for {name}; expected one")
     return page
 
 

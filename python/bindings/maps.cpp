@@ -129,11 +129,12 @@ void bind(nb::module_& m, const char* name) {
       .def("solve_tangent", &linearised<T, &D::solve_tangent>, nb::arg("z").noconvert(),
            nb::arg("injection").noconvert(), nb::arg("dz").noconvert(), nb::arg("t0").none(),
            nb::arg("result").noconvert(), nb::arg("report"), nb::arg("method"), nb::arg("stop"), nb::arg("threads"))
-      .def("solve_prepared", &solve_prepared<T>, nb::arg("prepared"), nb::arg("z0"), nb::arg("injection"))
-      .def("solve_adjoint_prepared", &solve_adjoint_prepared<T>, nb::arg("prepared"), nb::arg("z"),
-           nb::arg("injection"), nb::arg("g"))
-      .def("differentiate_prepared", &differentiate_prepared<T>, nb::arg("forward"), nb::arg("backward"), nb::arg("z0"),
-           nb::arg("injection"), nb::arg("g").none(), nb::arg("target").none())
+      .def("solve_prepared", &solve_prepared<T>, nb::arg("prepared"), nb::arg("z0").none(),
+           nb::arg("injection").none())  // None goes the long way too, which has the words for it
+      .def("solve_adjoint_prepared", &solve_adjoint_prepared<T>, nb::arg("prepared"), nb::arg("z").none(),
+           nb::arg("injection").none(), nb::arg("g").none())
+      .def("differentiate_prepared", &differentiate_prepared<T>, nb::arg("forward"), nb::arg("backward"),
+           nb::arg("z0").none(), nb::arg("injection").none(), nb::arg("g").none(), nb::arg("target").none())
       .def("integrate", &integrate<D, T>, nb::arg("z0").noconvert(), nb::arg("injection").noconvert(),
            nb::arg("times").noconvert(), nb::arg("values").noconvert(), nb::arg("report"), nb::arg("options"),
            nb::arg("threads"))

@@ -147,7 +147,7 @@ def threads_named(threads: Any) -> int:
         return _core.num_threads()
     count = integer(threads, "threads")
     if not 1 <= count < 2**31:
-        raise ValueError(f"threads: {count} given; expected at least 1, or None for the default")
+        raise ValueError(f"threads: {count} given; expected at least 1 and below 2^31, or None for the default")
     return count
 
 

@@ -74,11 +74,13 @@ class Dense:
         activation: one of :data:`activations`.
         products: how a native solve by a fixed-point method, forward or backward, takes its products with W.
             ``"full"``, or, in float32, ``"bfloat16"``: most of them as corrections W r + B (x - r) to a full product
-            with an earlier vector r of the row, B being W rounded to bfloat16. The rounding stays below a quarter of
-            the residual; a residual that ends a row, or is reported, is always from a full product. Wide maps gain:
-            some 1.3 times at width 512 and more; narrow ones lose (docs/comparison.md). Where the CPU has no bfloat16
-            instruction, products are full. Everything else of the map (``value``, ``jvp``, ``vjp``, gradients to W,
-            solves by linear or Newton's methods) is always in full.
+            with an earlier vector r of the row, B being W rounded to bfloat16. A residual that ends a row, or is
+            reported, is always from a full product; those on the way, which a trace shows, may be rounded. Rows that
+            did not converge are evaluated once more for theirs, which ``nfe`` counts. Wide maps gain: some 1.3 times at
+            width 512 and more; narrow ones lose (docs/comparison.md), and maps with few different eigenvalues, which
+            full products solve in a few steps, can take many times as many, or fail where those are close to 1. With
+            ``callback=``, or where the CPU has no bfloat16 instruction, products are full. Everything else of the map
+            (``value``, ``jvp``, ``vjp``, gradients to W, solves by linear or Newton's methods) is always in full.
 
     Raises:
         TypeError: W is not a NumPy array of float32 or float64, or the activation or ``products`` is not a string.
@@ -150,7 +152,7 @@ class Dense:
 
     @property
     def products(self) -> str:
-        """How a native forward solve takes its products: ``"full"`` or ``"bfloat16"``."""
+        """How a native solve by a fixed-point method takes its products: ``"full"`` or ``"bfloat16"``."""
         return self._products
 
     @property
@@ -161,8 +163,9 @@ class Dense:
         return W
 
     def __repr__(self) -> str:
-        """The size, activation and dtype."""
-        return f"Dense(width={self.width}, activation={self.activation!r}, dtype={self.dtype})"
+        """The size, activation, dtype, and products if not full."""
+        products = "" if self.products == "full" else f", products={self.products!r}"
+        return f"Dense(width={self.width}, activation={self.activation!r}, dtype={self.dtype}{products})"
 
     def __reduce__(self) -> Any:
         """Refuse pickling: the weights are packed for this machine."""

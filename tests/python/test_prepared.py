@@ -283,3 +283,18 @@ def test_newtons_methods_go_forward_in_a_training_step(problem):
     alone = deqcore.fixed_point(layer, z0, row_args=(x,), method="newton_krylov", rtol=1e-12, max_steps=200)
     assert_same(step.forward, alone)
     assert step.forward.products > 0
+
+
+@pytest.mark.parametrize("missing", range(3), ids=["x", "z0", "g"])
+def test_none_is_named(missing, problem):
+    layer, *arrays = problem()
+    arrays[missing] = None
+    x, z, g = arrays
+    expected = ["injection", "z", "g"][missing]
+    with pytest.raises(TypeError, match=f"^{expected}: NoneType given|^{expected}: None given"):
+        deqcore.adjoint(layer, z, g, row_args=(x,))
+    if missing < 2:
+        with pytest.raises(TypeError, match=r"^(injection|z0): None"):
+            deqcore.fixed_point(layer, z, row_args=(x,))
+        with pytest.raises(TypeError, match=r"^(injection|z0): None"):
+            layer.value_and_gradients(z, x, g=g)

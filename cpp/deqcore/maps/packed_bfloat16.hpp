@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A matrix rounded to bfloat16, for products with vectors rounded likewise, summed in float:
 //
-//     y[i] = B x[i]            |B - W| <= 2^-9 |W|, elementwise
+//     y[i] = B x[i]            |B - W| <= 2^-8 |W|, elementwise
 //
 // It lies in panels of 16 outputs, pairs of inputs innermost, as the CPU's instruction wants them. Every output sums
 // over the inputs in one order, whatever the number of rows.

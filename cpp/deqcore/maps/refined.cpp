@@ -15,7 +15,7 @@ constexpr double refined = 1.0 / 64;  // of the reference's residual: there the 
 constexpr double grown = 2;           // times the reference's residual: there it moves too
 constexpr double near_the_end = 2;    // times the threshold: from there on every product is in full
 constexpr double doubtful = 1.5;      // times the threshold: a rounded residual below is measured again in full
-constexpr double rounding = 1.0 / 512, share = 0.25;  // of the correction; what it may be of the residual
+constexpr double rounding = 1.75 / 512, share = 0.25;  // of the correction; what it may be of the residual
 
 }  // namespace
 

@@ -3,11 +3,13 @@
 //
 //     W x  =  W r + B (x - r)          r  the row's reference vector, W r known in full;  B  W rounded to bfloat16
 //
-// x is the point z forward, d * u in a backward solve. The error, some 2^-9 |W (x - r)|, shrinks with the steps: what
-// is rounded is a correction. A row's reference moves to its x, at the price of a full product, when the residual has
-// fallen to 2^-6 of the reference's, or grown, where the rounding may exceed a quarter of the residual, and where the
-// residual comes near the row's threshold: so a residual that ends a row as converged is never rounded. Each row
-// decides by its own residuals, and has the same bits whatever its neighbours.
+// x is the point z forward, d * u in a backward solve. The error, some 2^-8 |B (x - r)| where the products' terms do
+// not cancel each other, shrinks with the steps: what is rounded is a correction. A row's reference moves to its x, at
+// the price of a full product, when the residual has fallen to 2^-6 of the reference's, or grown, where that error may
+// exceed a quarter of the residual, and where the residual comes near the row's threshold: so a residual that ends a
+// row as converged is never rounded. Where terms cancel, or a method lives on exact products of a map with few
+// different eigenvalues, rounding can cost any number of steps. Each row decides by its own residuals, and has the same
+// bits whatever its neighbours.
 #pragma once
 
 #include <cstdint>
