@@ -306,22 +306,13 @@ class Davidenko:
         places = None if rows is None else door.xp.asarray(door.inward(rows, "rows"))
         if places is not None and (places.ndim != 1 or places.dtype.kind not in "iu"):
             raise TypeError(f"rows: {describe(rows)} given; expected integers, a place in z0 for each row of z")
-        if places is not None and bool(((places < 0) | (places >= whole.rows)).any()):
-            raise ValueError(f"rows: {describe(rows)} given; expected places from 0 to {whole.rows - 1}, those of z0")
-        if len(whole.shape) == 1:  # one row, which is all of z0
-            places = None
         expected = whole.shape if places is None else (len(places), *whole.shape[1:])
         if state.shape != expected or state.dtype != whole.dtype:
             raise ValueError(f"z: {describe(z)} given; expected shape {expected} and dtype {whole.dtype}")
         z0 = self._z0 if places is None else door.take(self._z0, places)
         data = self._args + gathered_all(self._row_args, places, door)
         ones = (1,) * (len(state.shape) - 1)
-        try:
-            lam = door.xp.asarray(door.inward(t, "t"), dtype=state.dtype)
-        except (TypeError, ValueError):
-            lam = None
-        if lam is None or not bool(door.xp.isfinite(lam).all()):
-            raise ValueError(f"t: {describe(t)} given; expected a finite number, or one per row of z")
+        lam = door.xp.asarray(door.inward(t, "t"), dtype=state.dtype)
         if lam.ndim:
             spread = (state.rows, *ones) if len(state.shape) > 1 else (1,)
             if lam.shape not in ((state.rows,), spread):
@@ -380,8 +371,8 @@ class Davidenko:
 
         Args:
             z: the end point, shaped like z0.
-            options: of :func:`fixed_point`, such as ``rtol=`` or ``method=``, but args and row_args, which are the
-                field's; the method is NewtonKrylov() unless given, the product with J the field's.
+            options: of :func:`fixed_point`, such as ``rtol=`` or ``method=``; the method is NewtonKrylov() unless
+                given.
 
         Returns:
             A :class:`Solution`.
@@ -397,11 +388,8 @@ class Davidenko:
         """
         from ._fixed_point import fixed_point
 
-        for name in ("args", "row_args"):
-            if name in options:
-                raise TypeError(f"{name}: given to polish(); expected none: they are those of the field")
-        named = {"method": "newton_krylov", "jvp": self._jvp} | options
-        return fixed_point(self._f, z, args=self._args, row_args=self._row_args, **named)
+        named = {"method": "newton_krylov"} | options
+        return fixed_point(self._f, z, args=self._args, row_args=self._row_args, jvp=self._jvp, **named)
 
 
 def gathered_all(row_data: tuple[Any, ...], places: Any, door: Any) -> tuple[Any, ...]:

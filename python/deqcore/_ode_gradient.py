@@ -19,7 +19,7 @@ from . import _core
 from ._arrays import Array, describe, door_for
 from ._dialogue import State, check_args, check_row_args, check_state, converse
 from ._ode_methods import OdeMethod, resolve_ode_method
-from ._odeint import OdeReport, check_times, ode_options, odeint, refuse_failed
+from ._odeint import OdeReport, check_times, complain, ode_options, odeint
 from ._options import keyword_options, refuse_unknown, threads_named
 from .maps import Field
 
@@ -274,7 +274,7 @@ def _natively(
         counts = f._native.differentiate(
             *(blocks[i - 1], blocks[i], condition, *ends, a, du, *gradients, report.native, options, kind, threads)
         )
-        refuse_failed(report.solution(values, times[[i, i - 1]], counts, chosen, "on", 0, 0))
+        complain(report.solution(values, times[[i, i - 1]], counts, chosen, "on", 0, 0), "raise")
         evaluations += counts.questions
         accepted += int(report.integers[1].max())
         rejected += int(report.integers[2].max())
@@ -409,7 +409,7 @@ class _Backward:
         steps.settle()
         self.accepted += int(report.integers[1][0])
         self.rejected += int(report.integers[2][0])
-        refuse_failed(report.solution(self._values, times, solver.counts, self._chosen, "off", 0, scratch.nbytes))
+        complain(report.solution(self._values, times, solver.counts, self._chosen, "off", 0, scratch.nbytes), "raise")
         return self._values[state.rows :, width:].reshape(state.shape).copy()
 
 

@@ -204,11 +204,6 @@ _ALIASES = {
 }
 
 
-def names_ode_method(method: Any) -> bool:
-    """Whether this is one, or the name of one."""
-    return isinstance(method, OdeMethod) or (isinstance(method, str) and _ALIASES.get(method, method) in ODE_BY_NAME)
-
-
 def resolve_ode_method(method: Any) -> OdeMethod:
     """The method; ``None`` is DormandPrince(), a string is one by name, or by its name elsewhere."""
     if method is None:

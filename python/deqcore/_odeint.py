@@ -34,10 +34,10 @@ __all__ = [
     "OdeReport",
     "OdeSolution",
     "check_times",
+    "complain",
     "integration_bytes",
     "ode_options",
     "odeint",
-    "refuse_failed",
 ]
 
 
@@ -152,28 +152,12 @@ def check_times(t: Any) -> np.ndarray:
     times = np.ascontiguousarray(times, np.float64)
     if len(times) < 2:
         raise ValueError(f"t: {len(times)} given; expected at least two times")
-    if not np.isfinite(times).all():
-        at = int(np.argmin(np.isfinite(times)))
-        raise ValueError(f"t: {times[at]} at index {at} given; expected finite times")
-    ordered = times[1:] > times[:-1] if times[-1] > times[0] else times[1:] < times[:-1]
-    if not ordered.all():
-        at = int(np.argmin(ordered)) + 1
-        raise ValueError(
-            f"t: {times[at]:g} at index {at} after {times[at - 1]:g} given; expected times that only rise or only fall"
-        )
+    rising, falling = times[1:] > times[:-1], times[1:] < times[:-1]
+    if not np.isfinite(times).all() or not (rising.all() or falling.all()):
+        raise ValueError(f"t: {describe(t)} given; expected finite times that only rise or only fall")
     if abs(times[-1] / 2 - times[0] / 2) > np.finfo(float).max / 2:
         raise ValueError(f"t: from {times[0]:g} to {times[-1]:g} given; expected a length that float64 holds")
     return times
-
-
-def check_resolved(times: np.ndarray, rtol: float) -> None:
-    """Refuse times so large that their values in float32, which a callable is given by rows, are too far apart."""
-    apart, length = float(np.spacing(np.float32(abs(times).max()))), abs(times[-1] - times[0])
-    if apart > max(0.1 * rtol, 1e-6) * length:
-        raise ValueError(
-            f"t: from {times[0]:g} to {times[-1]:g} given with z0 of float32; by rows f is given times of that dtype, "
-            f"which are {apart:.2g} apart there; shift the times, or use float64 or control='batch'"
-        )
 
 
 def ode_options(
@@ -183,9 +167,7 @@ def ode_options(
     if not isinstance(control, str) or control not in ("rows", "batch"):
         raise ValueError(f"control: {control!r} given; expected 'rows' or 'batch'")
     options = chosen._native()
-    rtol, atol = real(rtol, "rtol"), real(atol, "atol")
-    if chosen.steps is None:  # else they have no meaning
-        options.rtol, options.atol = rtol, atol
+    options.rtol, options.atol = real(rtol, "rtol"), real(atol, "atol")
     if first_step is not None:
         options.first_step = real(first_step, "first_step")
         if not options.first_step > 0:
@@ -232,14 +214,11 @@ def odeint(
     Args:
         f: the field, called ``f(t, z, *args, *row_args)`` with z of shape ``(active, ...)``, a view that is valid until
             the next call and must not be written; returns an array of its shape and dtype. By rows, t is an array of
-            the dtype of z with one time per row of z, shaped to broadcast against it: ``(active, 1, ...)``, valid like
-            z until the next call. Where there is one time, with ``control="batch"`` or a z0 of one axis, it is a float;
-            on a GPU always an array. NumPy's functions of a float are float64, so with z of float32 write
-            ``z.dtype.type(t)`` there.
-            Or a :class:`deqcore.maps.Field` or a :class:`deqcore.maps.Dense`, which are integrated without Python.
+            the dtype of z with one time per row of z, shaped to broadcast against it: ``(active, 1, ...)``. Where there
+            is one time, with ``control="batch"`` or a z0 of one axis, it is a float; on a GPU always an array. Or a
+            :class:`deqcore.maps.Field` or a :class:`deqcore.maps.Dense`, which are integrated without Python.
         z0: states at t[0], float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
-        t: at least two times, rising or falling. By rows a z0 of float32 has times of float32: where those are further
-            apart than a tenth of rtol of the whole length, times are refused.
+        t: at least two times, rising or falling.
         args, row_args, pass_rows: as for :func:`fixed_point`.
         method: :class:`DormandPrince` (None), :class:`BogackiShampine`, :class:`RK4`, :class:`Midpoint`,
             :class:`Euler`, or a name. A number of equal steps between two requested times is an option of the method;
@@ -314,8 +293,6 @@ def odeint(
             injection = f._injection(args, row_args, pass_rows, state, "z0")
             return finish(*f._integrate(state, injection, times, values, report.native, options, count))
         row_data = check_row_args(row_args, state)
-        if not together and state.dtype == np.float32:
-            check_resolved(times, options.rtol)
         solver, scratch = door.solver("ode", state.dtype, state.rows, state.width, state.shape, (options,), count)
         instants = door.scales(times)  # a name: a device still reads it
         operands = door.operand(state.block), door.operand(instants), len(times), door.operand(values)
@@ -393,17 +370,6 @@ class OdeReport:
             copies=copies,
             scratch_bytes=held,
         )
-
-
-def refuse_failed(solution: OdeSolution) -> None:
-    """Raise where the way back did not reach the beginning: a gradient has no other end."""
-    if solution.success:
-        return
-    raise ConvergenceError(
-        f"odeint_adjoint, backward: {solution.message}. A field or product that is not finite, or a tolerance that is "
-        f"too tight for the way back, are the usual causes; .solution has the counts and statuses",
-        solution,
-    )
 
 
 def complain(solution: OdeSolution, on_failure: str) -> OdeSolution:

@@ -13,7 +13,7 @@ from ._fixed_point import scratch_bytes
 from ._ladder import is_ladder, rungs_of
 from ._methods import Method, NewtonKrylov, Picard, resolve_method
 from ._ode_gradient import check_gradient_kind, gradient_bytes
-from ._ode_methods import OdeMethod, names_ode_method, resolve_ode_method
+from ._ode_methods import OdeMethod
 from ._odeint import REPORT_BYTES, integration_bytes
 from ._options import integer, keyword_options, refuse_unknown
 from ._warm import check_keep, check_remembers, history_words
@@ -104,15 +104,10 @@ def plan(
     """
     if unknown:
         refuse_unknown("plan", unknown, _OPTIONS)
-    if names_ode_method(method):
-        if jvp:
-            raise ValueError(f"jvp: {jvp!r} given with a method of odeint(); expected False: it takes no products")
-        integrator = resolve_ode_method(method)
-        return _plan_integration(rows, width, dtype, integrator, times, gradient, keep, memory_budget)
+    if isinstance(method, OdeMethod):
+        return _plan_integration(rows, width, dtype, method, times, gradient, keep, memory_budget)
     if gradient is not None:
         raise ValueError(f"gradient: {gradient!r} given; expected None: it is of methods of odeint()")
-    if times != 2:
-        raise ValueError(f"times: {times!r} given; expected none: they are of methods of odeint()")
     ladder = is_ladder(method)
     rungs = rungs_of(method, "fixed_point") if ladder else [resolve_method(method, "fixed_point")]
     rows, width = integer(rows, "rows"), integer(width, "width")
@@ -132,7 +127,10 @@ def plan(
 
     if memory_budget is None:
         return Plan(tuple(rungs) if ladder else rungs[0], max(needed), result, False, handle(rungs[0]))
-    budget = _budget(memory_budget)
+    budget = integer(memory_budget, "memory_budget")
+    if budget < 1:
+        raise ValueError(f"memory_budget: {budget} given; expected at least 1 byte, or None")
+
     chosen = []
     for rung in rungs:
         for shorter in _shortened(rung):
@@ -171,16 +169,9 @@ def _plan_integration(
         if gradient == "solver" and method.steps is None:
             raise ValueError(f"method: {method!r} given; the gradient through the solver needs a number of steps")
         found = Plan(method, gradient_bytes(method, gradient, rows, width, dtype), state)
-    if memory_budget is not None and found.bytes > _budget(memory_budget):
+    if memory_budget is not None and found.bytes > integer(memory_budget, "memory_budget"):
         raise MemoryError(f"memory_budget: {memory_budget} bytes given; {method!r} needs {found.bytes}")
     return found
-
-
-def _budget(given: Any) -> int:
-    budget = integer(given, "memory_budget")
-    if budget < 1:
-        raise ValueError(f"memory_budget: {budget} given; expected at least 1 byte, or None")
-    return budget
 
 
 def _shortened(method: Method) -> Iterator[Method]:

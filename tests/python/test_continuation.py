@@ -637,22 +637,3 @@ def test_units_of_z_do_not_make_a_system_singular(size):
     )
     assert solution.success
     assert solution.singular[0] == 0
-
-
-def test_davidenko_of_one_axis_takes_rows():
-    field = deqcore.davidenko(lambda z: 0.5 * z + 1, np.zeros(4))
-    end = deqcore.odeint(field, np.zeros(4), [0, 1], pass_rows=True, rtol=1e-8, atol=1e-8).value[-1]
-    np.testing.assert_allclose(end, 2, atol=1e-6)
-
-
-def test_davidenko_names_what_is_wrong():
-    field = deqcore.davidenko(np.cos, np.zeros((3, 2)))
-    z = np.zeros((3, 2))
-    for t in (None, np.nan, "x"):
-        with pytest.raises(ValueError, match=r"^t: .* given; expected a finite number"):
-            field(t, z)
-    with pytest.raises(ValueError, match=r"^rows: .* given; expected places from 0 to 2"):
-        field(0.0, z[:2], rows=np.array([0, -1]))
-    with pytest.raises(TypeError, match=r"^row_args: given to polish\(\)"):
-        field.polish(z, row_args=(z,))
-    assert field.polish(np.full((3, 2), 0.7), jvp=lambda z, v: -np.sin(z) * v).success

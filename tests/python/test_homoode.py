@@ -399,11 +399,3 @@ def test_it_says_what_it_is(rng):
         "HomoODE(inputs=5, hidden=9, width=7, classes=3, activation='tanh', dtype=float64)"
     )
     assert homoode.__doc__
-
-
-def test_rows_that_did_not_arrive_have_no_label(rng):
-    model = homoode.HomoODE(homoode.Weights.random(rng, inputs=8, classes=3))
-    result = model(rng.standard_normal((4, 8)).astype(np.float32), max_steps=1, on_failure="return")
-    assert np.isnan(result.scores).all()
-    assert result.labels.tolist() == [-1] * 4
-    assert np.isnan(result.report.field_at_end).all()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deqcore import RK4, Anderson, AndersonTypeI, Broyden, DormandPrince, Picard, fixed_point
+from deqcore import Anderson, AndersonTypeI, Broyden, Picard, fixed_point
 from deqcore._plan import Plan, plan
 
 METHODS = [
@@ -144,15 +144,3 @@ def test_the_handle_is_counted(method, shape, keep, dtype):
     assert plan(*shape, dtype, method=method, keep=keep, memory_budget=planned.bytes) == planned
     with pytest.raises(ValueError, match=r"^method: a ladder given with keep='history'"):
         plan(*shape, dtype, method=["anderson"], keep="history")
-
-
-def test_methods_of_odeint_by_name_and_what_they_have_no_use_for():
-    assert plan(4, 4, method="rk4") == plan(4, 4, method=RK4())
-    assert plan(4, 4, method="dopri5") == plan(4, 4, method=DormandPrince())
-    for options, what in (
-        ({"method": "rk4", "jvp": True}, "jvp"),
-        ({"method": "anderson", "times": 7}, "times"),
-        ({"method": "rk4", "memory_budget": -1}, "memory_budget"),
-    ):
-        with pytest.raises(ValueError, match=f"^{what}: "):
-            plan(4, 4, **options)

@@ -207,8 +207,8 @@ class Result:
 
     @property
     def labels(self) -> np.ndarray:
-        """The class with the highest score; -1 where an integration did not arrive."""
-        labels: np.ndarray = np.where(np.isnan(self.scores).any(1), -1, self.scores.argmax(1))
+        """The class with the highest score."""
+        labels: np.ndarray = self.scores.argmax(1)
         return labels
 
     def __repr__(self) -> str:
@@ -398,15 +398,7 @@ class HomoODE:
         z0 = np.tile(w.z0, (len(u), 1))
         forward = odeint(self.field, z0, _TIMES, row_args=(u,), **options)
         ends = forward.value[-1]
-
-        def at_end() -> np.ndarray:
-            arrived = np.isfinite(ends).all(1)
-            values: np.ndarray = np.full_like(ends, np.nan)
-            if arrived.any():
-                values[arrived] = self.field(ends[arrived], u[arrived])
-            return values
-
-        report = Report(forward, None, _lengths(ends - z0), at_end)
+        report = Report(forward, None, _lengths(ends - z0), lambda: self.field(ends, u))
         return Result(ends @ w.V.T + w.d, ends, report)
 
     def _check(self, array: Any, name: str, shape: tuple[int, ...]) -> None:
