@@ -105,7 +105,10 @@ def solve_path(
     own_scales = door.scales(scales)  # a name: a device still reads it
     solver.start(*operands, setup.report.native, recording.native, door.operand(own_scales))
     copies = converse(solver, scratch, state, bind, asked, callback, setup.stop.look_every)
-    return solver.counts, scratch.nbytes, copies, solver.failed, recording.path(setup.report.status)
+    verifies = f is not None
+    told = "" if own is None else "H and f were" if verifies else "H was"
+    path = recording.path(setup.report.status, verifies, told)
+    return solver.counts, scratch.nbytes, copies, solver.failed, path
 
 
 def follow(
@@ -139,6 +142,11 @@ def follow(
     For rows that iteration and Newton's method do not solve: with the fixed-point homotopy H = z - lam f(z) -
     (1 - lam) z0 and a bounded f, the path of almost every z0 reaches lam = 1. Where f is a contraction there is
     nothing to be gained. A row has converged as in :func:`fixed_point`, by the residual f(z) - z of what is returned.
+
+    Steps along the arclength are measured in the units of z, and lam goes from 0 to 1 whatever they are. So the work is
+    not the same in other units: a solution much larger than the start's scale, and much larger than 1, takes linear
+    systems in proportion to its distance, unless z is scaled so that it travels about 1, or
+    ``Tracker(first_step=, most_step=)`` are given in its units. Natural steps, which are in lam, do not depend on it.
 
     Args:
         f: the map, called ``f(z, *args, *row_args)`` as in :func:`fixed_point`; or a native map. None only with a
@@ -306,13 +314,24 @@ class Davidenko:
         places = None if rows is None else door.xp.asarray(door.inward(rows, "rows"))
         if places is not None and (places.ndim != 1 or places.dtype.kind not in "iu"):
             raise TypeError(f"rows: {describe(rows)} given; expected integers, a place in z0 for each row of z")
+        if places is not None and bool(((places < 0) | (places >= whole.rows)).any()):
+            raise ValueError(f"rows: {describe(rows)} given; expected places from 0 to {whole.rows - 1}")
+        if len(whole.shape) == 1:
+            places = None  # its only row, without an axis of rows
         expected = whole.shape if places is None else (len(places), *whole.shape[1:])
         if state.shape != expected or state.dtype != whole.dtype:
             raise ValueError(f"z: {describe(z)} given; expected shape {expected} and dtype {whole.dtype}")
         z0 = self._z0 if places is None else door.take(self._z0, places)
         data = self._args + gathered_all(self._row_args, places, door)
         ones = (1,) * (len(state.shape) - 1)
-        lam = door.xp.asarray(door.inward(t, "t"), dtype=state.dtype)
+        if t is None or isinstance(t, (str, bytes, bool, np.bool_)):
+            raise TypeError(f"t: {describe(t)} given; expected a number, or one per row of z")
+        lam = door.xp.asarray(door.inward(t, "t"))
+        if lam.dtype.kind not in "fiu":
+            raise TypeError(f"t: {describe(t)} given; expected a number, or one per row of z")
+        lam = lam.astype(state.dtype)
+        if not bool(door.xp.isfinite(lam).all()):
+            raise ValueError(f"t: {describe(t)} given; expected finite numbers")
         if lam.ndim:
             spread = (state.rows, *ones) if len(state.shape) > 1 else (1,)
             if lam.shape not in ((state.rows,), spread):
@@ -372,7 +391,7 @@ class Davidenko:
         Args:
             z: the end point, shaped like z0.
             options: of :func:`fixed_point`, such as ``rtol=`` or ``method=``; the method is NewtonKrylov() unless
-                given.
+                given. ``args``, ``row_args`` and ``jvp`` are those of the field.
 
         Returns:
             A :class:`Solution`.
@@ -388,6 +407,9 @@ class Davidenko:
         """
         from ._fixed_point import fixed_point
 
+        for own in ("args", "row_args", "jvp"):
+            if own in options:
+                raise TypeError(f"polish() has no option {own!r}; it is that of the field: davidenko(..., {own}=...)")
         named = {"method": "newton_krylov"} | options
         return fixed_point(self._f, z, args=self._args, row_args=self._row_args, jvp=self._jvp, **named)
 

@@ -646,15 +646,17 @@ class Tracker:
     bordered matrix [[dH/dz, dH/dlam], [tangent]] is regular there although dH/dz is not. ``"natural"``: h is a step in
     lam, and a path that turns back ends as ``step_underflow``.
 
+    A length along the path is in the units of z. So a solution much larger than the start's scale, or a z that travels
+    far more than 1, takes linear systems in proportion, unless z is scaled or first_step and most_step are.
+
     A trial that is not back on the path after ``corrections`` of Newton's steps, or whose tangent turns by more than
     ``angle`` allows, is given up for half the step; after at most 2 corrections (natural: 3) h grows by half.
 
     Args:
         along: ``"arclength"`` or ``"natural"``.
         first_step: h at lam = 0; None is 0.1 for arclength and 0.05 for natural.
-        most_step: the longest h, in units of z; where \\|z\\| is above its scale, longer in proportion. So a path
-            whose end is 1000 times larger than its start takes some 50 times more steps than in units in which z is
-            about 1.
+        most_step: the longest h, for arclength in the units of z; only where \\|z\\| is above its scale max(\\|z0\\|,
+            \\|f(z0)\\|) longer in proportion, as a path to infinity needs. A large scale does not lengthen it.
         least_step: a shorter h ends the row as ``step_underflow``.
         tolerance: of \\|H\\| on the way, relative to \\|z\\|; None is 1e-9 for float64 and 2e-5 for float32. The end is
             held against ``rtol`` of the solve instead.

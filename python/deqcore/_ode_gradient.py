@@ -9,7 +9,7 @@ a(t) = dL/dz(t)          da/dt = -(dF/dz)' a        dL/dz0    = a(t_0)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -19,8 +19,9 @@ from . import _core
 from ._arrays import Array, describe, door_for
 from ._dialogue import State, check_args, check_row_args, check_state, converse
 from ._ode_methods import OdeMethod, resolve_ode_method
-from ._odeint import OdeReport, check_times, complain, ode_options, odeint
+from ._odeint import OdeReport, OdeSolution, check_times, ode_options, odeint
 from ._options import keyword_options, refuse_unknown, threads_named
+from .errors import ConvergenceError
 from .maps import Field
 
 __all__ = ["GRADIENTS", "OdeGradients", "check_gradient_kind", "gradient_bytes", "odeint_adjoint"]
@@ -103,8 +104,9 @@ def odeint_adjoint(
     of anything, and cheap.
 
     Args:
-        f: the field, as for :func:`odeint` with ``control="batch"``: t is a float. Or a :class:`deqcore.maps.Field`,
-            which is differentiated without Python, each row with its own steps; ``parameters`` are those of A1, A2, b2.
+        f: the field, as for :func:`odeint` with ``control="batch"``: t is a float, so where z is float32 write
+            ``math.cos(t)``, not ``np.cos(t)``, which would make float64 of it. Or a :class:`deqcore.maps.Field`, which
+            is differentiated without Python, each row with its own steps; ``parameters`` are those of A1, A2, b2.
         vjp: None for such a field; else f's products, called ``vjp(t, z, a, *args, *row_args)`` with a shaped like z;
             returns three things: a' dF/dz, like z; a tuple of arrays with a row per row, a' dF/du, where u is what
             ``row_args`` hold; a tuple of arrays summed over the rows, a' dF/dtheta. Either tuple may be empty, and is
@@ -122,7 +124,9 @@ def odeint_adjoint(
         :class:`OdeGradients`.
 
     Raises:
-        ConvergenceError: the integration did not arrive; there is no gradient then.
+        ConvergenceError: the integration did not arrive; there is no gradient then. It carries an :class:`OdeSolution`
+            of the interval between two times where it ended: ``value`` is a at the later and the earlier one, or with
+            ``"solver"``, which integrates forward again, z at the earlier and the later one; NaN where not reached.
         FloatingPointError: a gradient is NaN or infinite, because vjp was, or beyond the range of its dtype.
         TypeError, ValueError: an argument of the wrong kind, dtype, shape or range, or not finite; an unknown option.
         Exception: whatever f or vjp raise, unchanged.
@@ -206,6 +210,18 @@ def odeint_adjoint(
     )
 
 
+def _check_arrived(solution: OdeSolution, value: Any, asked: str) -> None:
+    """Raise where an interval was not crossed. ``value``: what was integrated, at both ends of it."""
+    if solution.success:
+        return
+    solution = replace(solution, value=value, _function="odeint_adjoint", _asked=asked)
+    raise ConvergenceError(
+        f"{solution.message}. There is no gradient; this exception's .solution tells of the interval where it ended; "
+        f".solution.explain() says what to try",
+        solution,
+    )
+
+
 def check_gradient_kind(gradient: Any) -> None:
     """Refuse anything but the three kinds."""
     if not isinstance(gradient, str) or gradient not in GRADIENTS:
@@ -271,10 +287,20 @@ def _natively(
     for i in range(len(times) - 1, 0, -1):
         report = OdeReport(state.door, state.rows)
         ends = float(times[i - 1]), float(times[i])
+        before = a.copy()  # for what is told of a failure
         counts = f._native.differentiate(
             *(blocks[i - 1], blocks[i], condition, *ends, a, du, *gradients, report.native, options, kind, threads)
         )
-        complain(report.solution(values, times[[i, i - 1]], counts, chosen, "on", 0, 0), "raise")
+        if gradient == "solver":  # forward again, to where it is known to end
+            order, first, last, asked = [i - 1, i], blocks[i - 1], blocks[i], "f"
+        else:
+            order, first, last, asked = [i, i - 1], before, a, "f or its product"
+        arrived = np.where(report.status[:, None] < 0, np.nan, last).astype(a.dtype)
+        _check_arrived(
+            report.solution(values, times[order], counts, chosen, "on", 0, 0),
+            np.stack([first, arrived]).reshape(2, *state.shape),
+            asked,
+        )
         evaluations += counts.questions
         accepted += int(report.integers[1].max())
         rejected += int(report.integers[2].max())
@@ -290,7 +316,7 @@ def _natively(
         accepted=accepted,
         rejected=rejected,
         gradient=gradient,
-        scratch_bytes=f._native.differentiate_bytes(options, kind, state.rows, threads),
+        scratch_bytes=f._native.differentiate_bytes(options, kind, state.rows, threads) + a.nbytes,
     )
 
 
@@ -409,7 +435,11 @@ class _Backward:
         steps.settle()
         self.accepted += int(report.integers[1][0])
         self.rejected += int(report.integers[2][0])
-        complain(report.solution(self._values, times, solver.counts, self._chosen, "off", 0, scratch.nbytes), "raise")
+        _check_arrived(
+            report.solution(self._values, times, solver.counts, self._chosen, "off", 0, scratch.nbytes),
+            door.outward(self._values[:, width:].reshape(2, *state.shape)),
+            "f or vjp",
+        )
         return self._values[state.rows :, width:].reshape(state.shape).copy()
 
 
@@ -488,7 +518,7 @@ class _ThroughSolver:
             points.append((moment, door.inward(at).copy()))
             return self._f(moment, at, *after)
 
-        odeint(
+        forward = odeint(
             recorded,
             door.outward(z_earlier.copy()),
             [earlier, later],
@@ -498,7 +528,9 @@ class _ThroughSolver:
             control="batch",
             retire=False,
             threads=self._threads,
+            on_failure="return",
         )
+        _check_arrived(forward, forward.value, "f")
         self.evaluations += len(points)
         assert chosen.steps is not None  # refused otherwise
         h = (later - earlier) / chosen.steps

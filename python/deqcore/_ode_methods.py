@@ -18,6 +18,7 @@ __all__ = [
     "Euler",
     "Midpoint",
     "OdeMethod",
+    "is_ode_name",
     "resolve_ode_method",
 ]
 
@@ -202,6 +203,11 @@ _ALIASES = {
     "RK45": "dormand_prince",
     "RK23": "bogacki_shampine",
 }
+
+
+def is_ode_name(method: Any) -> bool:
+    """Whether it is the name of a method here, or its name elsewhere."""
+    return isinstance(method, str) and (method in ODE_BY_NAME or method in _ALIASES)
 
 
 def resolve_ode_method(method: Any) -> OdeMethod:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class OdeSolution:
     retire: str
     copies: int
     scratch_bytes: int
+    _function: str = "odeint"
+    _asked: str = "f"  # what may have answered NaN
 
     def __repr__(self) -> str:
         """The message, and what is inside."""
@@ -98,7 +101,7 @@ class OdeSolution:
         failed = np.flatnonzero(status < 0)
         rows = f"{len(status)} row" if len(status) == 1 else f"{len(status)} rows"
         if not len(failed):
-            return f"odeint: {rows} finished at t = {self.times[-1]:g}"
+            return f"{self._function}: {rows} finished at t = {self.times[-1]:g}"
         kinds = []
         for code in np.unique(status[failed]):
             members = np.flatnonzero(status == code)
@@ -106,8 +109,8 @@ class OdeSolution:
             kinds.append(f"{len(members)} {Status(code).name} (row{'s' if len(members) > 1 else ''} {shown})")
         first = reached[failed][np.argmin(abs(reached[failed] - self.times[0]))]
         return (
-            f"odeint: {len(failed)} of {rows} did not reach t = {self.times[-1]:g}: {'; '.join(kinds)}. The first "
-            f"stopped at t = {first:g}, method {self.method!r}"
+            f"{self._function}: {len(failed)} of {rows} did not reach t = {self.times[-1]:g}: {'; '.join(kinds)}. The "
+            f"first stopped at t = {first:g}, method {self.method!r}"
         )
 
     def explain(self) -> str:
@@ -126,7 +129,8 @@ class OdeSolution:
             f"was called {self.nfe} times for {self.rows_asked} rows in all.",
         ]
         status = to_host(self.status)
-        lines += [f"{Status(c).name}: {_ADVICE[Status(c)]}." for c in np.unique(status) if Status(c) in _ADVICE]
+        ended = [Status(c) for c in np.unique(status) if Status(c) in _ADVICE]
+        lines += [f"{status.name}: {_ADVICE[status].format(asked=self._asked)}." for status in ended]
         return "\n".join(lines)
 
 
@@ -135,8 +139,8 @@ _ADVICE = {
     "no explicit method is suitable",
     Status.step_underflow: "no step is short enough: the solution runs to infinity there, f is discontinuous, or t is "
     "so large that float64 holds no steps between",
-    Status.not_finite: "f answered NaN or infinity, at the start or however short the step; of fixed steps, more of "
-    "them may help; and atol must not be 0 where an element of z is",
+    Status.not_finite: "{asked} answered NaN or infinity, at the start or however short the step; of fixed steps, more "
+    "of them may help; and atol must not be 0 where an element of z is",
     Status.map_failed: "f reported a failure itself",
 }
 
@@ -152,12 +156,41 @@ def check_times(t: Any) -> np.ndarray:
     times = np.ascontiguousarray(times, np.float64)
     if len(times) < 2:
         raise ValueError(f"t: {len(times)} given; expected at least two times")
-    rising, falling = times[1:] > times[:-1], times[1:] < times[:-1]
-    if not np.isfinite(times).all() or not (rising.all() or falling.all()):
-        raise ValueError(f"t: {describe(t)} given; expected finite times that only rise or only fall")
+    finite = np.isfinite(times)
+    if not finite.all():
+        at = int(finite.argmin())
+        raise ValueError(f"t: {times[at]:g} at index {at}; expected finite times")
+    onward = times[1:] > times[:-1] if times[1] > times[0] else times[1:] < times[:-1]
+    if not onward.all():
+        at = int(onward.argmin())
+        raise ValueError(
+            f"t: {float(times[at])} at index {at} and then {float(times[at + 1])}; expected times that only rise or "
+            f"only fall"
+        )
     if abs(times[-1] / 2 - times[0] / 2) > np.finfo(float).max / 2:
         raise ValueError(f"t: from {times[0]:g} to {times[-1]:g} given; expected a length that float64 holds")
     return times
+
+
+def check_resolved(times: np.ndarray, on_cpu: bool) -> None:
+    """Refuse times that float32, in which f is to get them, tells apart too coarsely."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        spacing = np.spacing(np.maximum(abs(times[1:]), abs(times[:-1])).astype(np.float32)).astype(np.float64)
+    lengths = abs(np.diff(times))
+    if spacing.max() * _OF_RANGE <= lengths.sum() and (spacing * _OF_INTERVAL <= lengths).all():  # not where NaN
+        return
+    at = int(abs(times).argmax())
+    other = ", or control='batch'" if on_cpu else ""  # on a GPU an array of the same dtype
+    raise ValueError(
+        f"t: {times[at]:g} at index {at} given with a float32 z0; expected times that float32 resolves, as f gets them "
+        f"in it by rows: at least {_OF_RANGE} steps from the first to the last and {_OF_INTERVAL} between two; shift "
+        f"the times so that they begin at 0, or use float64{other}"
+    )
+
+
+# Numbers of float32 from the first time to the last, and between two. The first is about what rtol = 1e-4 needs where
+# t is far from 0; the second leaves 30,000 times in [0, 1] alone.
+_OF_RANGE, _OF_INTERVAL = 10_000, 256
 
 
 def ode_options(
@@ -167,7 +200,11 @@ def ode_options(
     if not isinstance(control, str) or control not in ("rows", "batch"):
         raise ValueError(f"control: {control!r} given; expected 'rows' or 'batch'")
     options = chosen._native()
-    options.rtol, options.atol = real(rtol, "rtol"), real(atol, "atol")
+    for name, tolerance in (("rtol", real(rtol, "rtol")), ("atol", real(atol, "atol"))):
+        if chosen.steps is None:
+            setattr(options, name, tolerance)
+        elif not 0 <= tolerance < math.inf:  # without meaning, so that the core's own bounds are not asked for
+            raise ValueError(f"{name}: {tolerance} given; expected a finite number of at least 0")
     if first_step is not None:
         options.first_step = real(first_step, "first_step")
         if not options.first_step > 0:
@@ -204,21 +241,26 @@ def odeint(
 
     A step is accepted when its estimated error e has a root mean square of e / (atol + rtol max(\\|z\\|, \\|z_next\\|))
     of at most 1, over the row, or with ``control="batch"`` over the whole batch. By rows, each row has its own time and
-    its own steps: it costs what it would cost alone, has the same bits as alone, and leaves when it has reached the
-    end. As one system, the batch has one time and one step, as in most other libraries.
+    its own steps: its own evaluations are those it would need alone, and it has the same bits as alone. Rows that have
+    reached the end leave as soon as at most nine tenths of the rows asked about go on. As one system, the batch has
+    one time and one step, as in most other libraries.
 
     With steps by the error the first step comes from f (two evaluations, the second a probe; Hairer, Norsett and Wanner
     1993, II.4). Where the tolerance of z0 is the absolute one, z0 says nothing about the size of the solution, and f
     alone decides: a start at zero wastes no steps. The last evaluation of a step is the first of the next.
 
     Args:
-        f: the field, called ``f(t, z, *args, *row_args)`` with z of shape ``(active, ...)``, a view that is valid until
-            the next call and must not be written; returns an array of its shape and dtype. By rows, t is an array of
-            the dtype of z with one time per row of z, shaped to broadcast against it: ``(active, 1, ...)``. Where there
-            is one time, with ``control="batch"`` or a z0 of one axis, it is a float; on a GPU always an array. Or a
-            :class:`deqcore.maps.Field` or a :class:`deqcore.maps.Dense`, which are integrated without Python.
+        f: the field, called ``f(t, z, *args, *row_args)`` with z of shape ``(active, ...)``; returns an array of its
+            shape and dtype. By rows, t is an array of the dtype of z with one time per row of z, shaped to broadcast
+            against it: ``(active, 1, ...)``. Both may be views, valid until the next call: copy what is kept, and write
+            to neither. Where there is one time, with ``control="batch"`` or a z0 of one axis, t is a float; on a GPU
+            always an array. NumPy's functions make a float64 of a float, and that makes float64 of a float32 z: write
+            ``math.cos(t)`` there instead of ``np.cos(t)``. Or f is a :class:`deqcore.maps.Field` or a
+            :class:`deqcore.maps.Dense`, which are integrated without Python.
         z0: states at t[0], float32 or float64, shape ``(rows, ...)``; ``(width,)`` is one row. Never written.
-        t: at least two times, rising or falling.
+        t: at least two times, rising or falling. By rows a float32 z gets them in float32, so they are refused where
+            float32 has fewer than 10,000 steps from the first to the last, or fewer than 256 between two: times far
+            from 0. Shift them, or use float64 or, on a CPU, ``control="batch"``.
         args, row_args, pass_rows: as for :func:`fixed_point`.
         method: :class:`DormandPrince` (None), :class:`BogackiShampine`, :class:`RK4`, :class:`Midpoint`,
             :class:`Euler`, or a name. A number of equal steps between two requested times is an option of the method;
@@ -280,6 +322,8 @@ def odeint(
         )
         options.look_every = door.look_every
         together = control == "batch" or len(state.shape) == 1
+        if not (native or together) and state.dtype == np.float32:
+            check_resolved(times, door.xp is np)
         count = threads_named(threads)
         report = OdeReport(door, state.rows)
         value = door.empty((len(times), *state.shape), state.dtype)

@@ -26,7 +26,7 @@ class PathEnd(IntEnum):
         'blow_up'
     """
 
-    converged = 0  #: at a fixed point
+    converged = 0  #: at a fixed point, or where H(z, 1) = 0 if there is no f
     step_underflow = 1  #: no step is short enough: a fold for the natural tracker, a singular or rough H
     blow_up = 2  #: the path runs to infinity
     out_of_budget = 3  #: ``max_steps`` evaluations and products, or ``Tracker.max_solves`` linear systems
@@ -66,7 +66,8 @@ class Path:
         solves: int32, linear systems: what the work is measured in.
         accepted: int32, points of the path after the first.
         lam: float64, how far the row has come: lam of its last point, 1 where it has converged.
-        verified: bool, the residual of f at the point that is returned is within the tolerance.
+        verified: bool, the residual of f at the point that is returned is within the tolerance; False where f is None,
+            as H alone then says what is a solution.
         entries: int32, how many evaluations were recorded, or would have been had there been room; None where nothing
             was recorded.
 
@@ -85,6 +86,7 @@ class Path:
     verified: Array
     entries: Array | None = None
     _record: Any = None  # numbers, kinds, points, components
+    _called: str = ""  # of a homotopy of one's own: who was called, with the verb
 
     def __repr__(self) -> str:
         """How many rows, and how they went."""
@@ -175,8 +177,8 @@ class Recording:
         self.native = door.native_path(self.integers, self.lam, self.record)
         self._door = door
 
-    def path(self, status: Any) -> Path:
-        """What was filled."""
+    def path(self, status: Any, verifies: bool, called: str) -> Path:
+        """What was filled. ``verifies``: whether f was asked at the ends; ``called``: see :class:`Path`."""
         end, folds, solves, accepted, entries = self.integers
         outward = self._door.outward
         return Path(
@@ -185,9 +187,10 @@ class Recording:
             solves=outward(solves),
             accepted=outward(accepted),
             lam=outward(self.lam),
-            verified=outward(status == 0),
+            verified=outward((status == 0) & verifies),
             entries=None if self.record is None else outward(entries),
             _record=self.record,
+            _called=called,
         )
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from ._fixed_point import scratch_bytes
 from ._ladder import is_ladder, rungs_of
-from ._methods import Method, NewtonKrylov, Picard, resolve_method
+from ._methods import BY_NAME, Method, NewtonKrylov, Picard, resolve_method
 from ._ode_gradient import check_gradient_kind, gradient_bytes
-from ._ode_methods import OdeMethod
+from ._ode_methods import ODE_BY_NAME, OdeMethod, is_ode_name, resolve_ode_method
 from ._odeint import REPORT_BYTES, integration_bytes
-from ._options import integer, keyword_options, refuse_unknown
+from ._options import flag, integer, keyword_options, refuse_unknown
 from ._warm import check_keep, check_remembers, history_words
 
 __all__ = ["Plan", "plan"]
@@ -61,7 +61,7 @@ def plan(
     method: Any = None,
     keep: str | None = None,
     jvp: bool = False,
-    times: int = 2,
+    times: int | None = None,
     gradient: str | None = None,
     memory_budget: int | None = None,
     **unknown: NoReturn,
@@ -79,11 +79,12 @@ def plan(
         rows: samples in the batch.
         width: elements of one sample's state.
         dtype: float32 or float64.
-        method: as for :func:`fixed_point`; in a ladder every rung is lowered by itself. None is Anderson() alone: what
-            rescues rows that it does not solve may take more, and is left out where there is no memory for it.
+        method: as for :func:`fixed_point` or :func:`odeint`; in a ladder every rung is lowered by itself. None is
+            Anderson() alone: what rescues rows that it does not solve may take more, and is left out where there is no
+            memory for it.
         keep: as for :func:`fixed_point`.
         jvp: whether Newton's methods are given products, or take differences.
-        times: of an integration: requested times.
+        times: of an integration: requested times; None is 2.
         gradient: of an integration: None for itself, or its gradient ``"adjoint"``, ``"solver"`` or ``"frozen"``.
         memory_budget: most bytes for scratch, result and handle; the history is lowered until they fit. None is no
             limit.
@@ -104,10 +105,19 @@ def plan(
     """
     if unknown:
         refuse_unknown("plan", unknown, _OPTIONS)
+    if is_ode_name(method):
+        method = resolve_ode_method(method)
     if isinstance(method, OdeMethod):
+        if flag(jvp, "jvp"):
+            raise ValueError("jvp: True given with a method of odeint(); expected False: it is of Newton's methods")
         return _plan_integration(rows, width, dtype, method, times, gradient, keep, memory_budget)
-    if gradient is not None:
-        raise ValueError(f"gradient: {gradient!r} given; expected None: it is of methods of odeint()")
+    for name, of_integration in (("gradient", gradient), ("times", times)):
+        if of_integration is not None:
+            raise ValueError(f"{name}: {of_integration!r} given; expected None: it is of methods of odeint()")
+    if isinstance(method, str) and method not in BY_NAME:
+        known = [name for name, named in BY_NAME.items() if "fixed_point" in named._solves]
+        names = ", ".join(map(repr, (*known, *ODE_BY_NAME)))
+        raise ValueError(f"method: {method!r} given; expected one of {names}, or a method object")
     ladder = is_ladder(method)
     rungs = rungs_of(method, "fixed_point") if ladder else [resolve_method(method, "fixed_point")]
     rows, width = integer(rows, "rows"), integer(width, "width")
@@ -127,10 +137,7 @@ def plan(
 
     if memory_budget is None:
         return Plan(tuple(rungs) if ladder else rungs[0], max(needed), result, False, handle(rungs[0]))
-    budget = integer(memory_budget, "memory_budget")
-    if budget < 1:
-        raise ValueError(f"memory_budget: {budget} given; expected at least 1 byte, or None")
-
+    budget = _budget(memory_budget)
     chosen = []
     for rung in rungs:
         for shorter in _shortened(rung):
@@ -155,7 +162,7 @@ _OPTIONS = keyword_options(plan)
 def _plan_integration(
     rows: Any, width: Any, dtype: Any, method: OdeMethod, times: Any, gradient: Any, keep: Any, memory_budget: Any
 ) -> Plan:
-    rows, width, times = integer(rows, "rows"), integer(width, "width"), integer(times, "times")
+    rows, width, times = integer(rows, "rows"), integer(width, "width"), integer(2 if times is None else times, "times")
     scratch_bytes(rows, width, dtype, method="picard")  # refuses bad rows, width, dtype
     if times < 2:
         raise ValueError(f"times: {times} given; expected at least two")
@@ -169,9 +176,16 @@ def _plan_integration(
         if gradient == "solver" and method.steps is None:
             raise ValueError(f"method: {method!r} given; the gradient through the solver needs a number of steps")
         found = Plan(method, gradient_bytes(method, gradient, rows, width, dtype), state)
-    if memory_budget is not None and found.bytes > integer(memory_budget, "memory_budget"):
+    if memory_budget is not None and found.bytes > _budget(memory_budget):
         raise MemoryError(f"memory_budget: {memory_budget} bytes given; {method!r} needs {found.bytes}")
     return found
+
+
+def _budget(given: Any) -> int:
+    budget = integer(given, "memory_budget")
+    if budget < 1:
+        raise ValueError(f"memory_budget: {budget} given; expected at least 1 byte, or None")
+    return budget
 
 
 def _shortened(method: Method) -> Iterator[Method]:

@@ -167,7 +167,8 @@ class Solution:
         rejected: int32, accelerated steps given up because the residual grew or the point did not change, or the
             history of an earlier solve did not fit; of :class:`SHINE`, 1 where a row fell back to u = g.
         singular: int32, accelerated steps given up because the small system could not be solved.
-        nfe: times the map was called (native maps: the most that any row needed).
+        nfe: times the map was called (native maps: the most that any row needed); with a homotopy of your own, times H,
+            its rate and the map were called, together.
         products: times Newton's methods called ``jvp``, or the native map's own; 0 elsewhere.
         rows_asked: rows over all those calls: the work of the map.
         tolerances: see :class:`Tolerances`.
@@ -332,9 +333,10 @@ class Solution:
         if not isinstance(self.status, np.ndarray):
             return self._with_host_report().explain()
         lines = [self.message + "."]
+        called = (self.path and self.path._called) or "the map was"
         lines.append(
             f"Steps per row: {int(self.steps.min())} to {int(self.steps.max())}, median "
-            f"{float(np.median(self.steps)):g}; the map was called {self.nfe} times for {self.rows_asked} rows in all."
+            f"{float(np.median(self.steps)):g}; {called} called {self.nfe} times for {self.rows_asked} rows in all."
         )
         if self.retire == "off" and len(self.steps) > 1 and self.steps.max() > 1.5 * self.steps.mean():
             lines.append(

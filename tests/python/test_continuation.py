@@ -128,8 +128,10 @@ def test_a_homotopy_of_ones_own(hard, followed):
         assert solution.success
         assert np.allclose(solution.value, followed.value, atol=1e-6)
         assert np.array_equal(solution.residual, size(f(solution.value, W, b) - solution.value))
+        assert solution.path.verified.all()
     alone = deqcore.follow(None, z0, homotopy=own, **shared)
     assert alone.success
+    assert not alone.path.verified.any()
     assert np.allclose(alone.value, followed.value, atol=1e-6)
     by_method = deqcore.fixed_point(confirmed, z0, method=own, **shared)
     assert np.array_equal(by_method.value, deqcore.follow(confirmed, z0, homotopy=own, **shared).value)
@@ -382,6 +384,18 @@ def test_counts_are_those_of_the_calls():
 
 def test_words_about_the_path(followed):
     assert "40 converged" in followed.explain()
+    assert f"the map was called {followed.nfe} times" in followed.explain()
+    calls = []
+
+    def counted(z, lam):
+        calls.append(1)
+        return z - lam * np.cos(z)
+
+    for f, called in ((np.cos, "H and f were"), (None, "H was")):
+        calls.clear()
+        solution = deqcore.follow(f, np.zeros((2, 3)), homotopy=counted)
+        assert solution.nfe == len(calls) + (f is not None)  # f once, at the ends
+        assert f"{called} called {solution.nfe} times" in solution.explain()
     assert repr(followed.path).startswith("<Path of 40 rows")
     with pytest.raises(ValueError, match=r"record: nothing was recorded"):
         deqcore.follow(np.cos, np.ones((1, 1))).path.points(0)
@@ -587,6 +601,23 @@ def test_the_field_refuses_what_does_not_fit(smooth):
         deqcore.davidenko(np.cos, z0, methods="gmres")
     with pytest.raises(ValueError, match="method"):
         deqcore.davidenko(np.cos, z0, method="anderson")
+    for lam, kind in (
+        (None, TypeError),
+        (True, TypeError),
+        ("a", TypeError),
+        (np.nan, ValueError),
+        (np.inf, ValueError),
+    ):
+        with pytest.raises(kind, match="t: "):
+            field(lam, z0)
+    with pytest.raises(ValueError, match="t: "):
+        field(np.array([0.5, np.nan, 0.5]), z0)
+    for rows in ([0, -1], [0, 3]):
+        with pytest.raises(ValueError, match=r"rows: .* expected places from 0 to 2"):
+            field(0.5, z0[:2], rows=rows)
+    for name, given in (("jvp", jvp), ("row_args", (W, b)), ("args", ())):
+        with pytest.raises(TypeError, match=rf"polish\(\) has no option '{name}'"):
+            field.polish(z0, **{name: given})
     one = deqcore.davidenko(np.cos, np.zeros(3, np.float32))
     assert np.allclose(one(0.0, np.zeros(3, np.float32)), 1)
     assert one(0.5, np.zeros(3, np.float32)).dtype == np.float32
@@ -637,3 +668,23 @@ def test_units_of_z_do_not_make_a_system_singular(size):
     )
     assert solution.success
     assert solution.singular[0] == 0
+
+
+def test_one_row_without_an_axis_of_rows_may_be_named():
+    z0 = np.zeros(4)
+    field = deqcore.davidenko(np.cos, z0)
+    by_place = deqcore.odeint(field, z0, [0, 1.0], pass_rows=True).value
+    assert np.array_equal(by_place, deqcore.odeint(deqcore.davidenko(np.cos, z0), z0, [0, 1.0]).value)
+    assert np.array_equal(field(0.5, z0, rows=[0]), field(0.5, z0))
+
+
+def test_arclength_is_measured_in_the_units_of_z():
+    """What the docstrings say of a z that travels far."""
+
+    def solves(s, tracker):
+        solution = deqcore.follow(lambda z: s * np.cos(z / s), np.zeros((1, 1)), tracker=tracker)
+        return int(solution.path.solves[0])
+
+    assert solves(1000.0, "arclength") > 10 * solves(1.0, "arclength")
+    assert solves(1000.0, "natural") == solves(1.0, "natural")
+    assert solves(1000.0, deqcore.Tracker(first_step=100.0, most_step=2000.0)) <= solves(1.0, "arclength")

@@ -357,6 +357,9 @@ def test_samples_that_do_not_fit_are_refused(rng, x, labels, error, said):
         ({"rng": 0}, TypeError, "rng: int"),
         ({"gradient": "implicit"}, ValueError, "gradient: 'implicit' given"),
         ({"gradient": "solver", "method": "dopri5"}, ValueError, "method: "),
+        ({"foo": 1}, TypeError, "train() has no option 'foo'; its options are rng, start, "),
+        ({"tol": 1}, TypeError, "train() has no option 'tol'; did you mean 'rtol'?"),
+        ({"on_failure": "return"}, TypeError, "train() has no option 'on_failure'"),
     ],
 )
 def test_options_of_training_are_checked(rng, options, error, said):
@@ -371,6 +374,23 @@ def test_options_of_training_are_checked(rng, options, error, said):
 def test_a_shared_start_out_of_range_is_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))}: .* given; expected"):
         SharedStart(**options)
+
+
+def test_unknown_options_of_a_pass_are_refused(rng):
+    model, (x, labels) = HomoODE(made(rng)), samples(rng, made(rng))
+    for options, said in (
+        (
+            {"foo": 1},
+            r"HomoODE\(\) has no option 'foo'; its options are rtol, atol, control, method, first_step, max_s",
+        ),
+        ({"relax": True}, r"HomoODE\(\) has no option 'relax'"),
+        ({"pass_rows": True}, r"HomoODE\(\) has no option 'pass_rows'"),
+        ({"solver": "rk4"}, "did you mean 'method'"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            model(x, **options)
+    with pytest.raises(TypeError, match=r"loss_and_gradients\(\) has no option 'foo'; its options are method, "):
+        model.loss_and_gradients(x, labels, foo=1)
 
 
 def test_other_refusals(rng):
@@ -392,6 +412,26 @@ def test_an_integration_that_does_not_arrive_is_an_error(rng):
     result = HomoODE(w)(x, rtol=1e-9, atol=1e-9, max_steps=1, on_failure="return")
     assert np.isnan(result.scores).all()
     assert not result.report.forward.success
+    assert (result.labels == -1).all()
+    assert np.isnan(result.report.field_at_end).all()
+    assert np.isnan(result.report.distance).all()
+
+
+def test_rows_that_do_not_arrive_have_no_label_and_the_others_have_theirs(rng):
+    w = made(rng)
+    x, _ = samples(rng, w)
+    x[0] *= 1e200  # its condition says nothing but signs: few steps
+    shared = {"control": "rows", "rtol": 1e-9, "atol": 1e-9, "on_failure": "return"}
+    needed = HomoODE(w)(x, **shared).report.forward
+    tried = needed.accepted + needed.rejected
+    assert tried.min() < tried.max()
+    part = HomoODE(w)(x, max_steps=int(tried.max()) - 1, **shared)
+    failed = part.report.forward.status < 0
+    assert failed.any()
+    assert not failed.all()
+    assert (part.labels[failed] == -1).all()
+    assert np.array_equal(part.labels[~failed], part.scores[~failed].argmax(1))
+    assert np.array_equal(np.isnan(part.report.field_at_end), failed)
 
 
 def test_it_says_what_it_is(rng):

@@ -288,6 +288,37 @@ def test_failures_raise_and_exceptions_come_out():
 
 
 @pytest.mark.parametrize("gradient", ["adjoint", "solver", "frozen"])
+@pytest.mark.parametrize("native", [False, True])
+def test_failures_tell_of_the_integration_that_failed(gradient, native):
+    """Three times: the interval from 1 to 2 is crossed, that from 0 to 1 is not."""
+    z, g, u = np.zeros((3, 2, 1)), np.ones((2, 1)), -np.ones((2, 1))
+    f, vjp, method = deqcore.maps.Field(np.ones((1, 1)), np.full((1, 1), 1e200), activation="relu"), None, RK4(2)
+    if native:
+        z[1, 1] = z[2, 1] = 0.0 if gradient == "solver" else 1e250
+        z[0, 1] = 1e250  # row 1 leaves the range from here
+    else:
+        f = lambda t, z, u: -z * (np.nan if t < 0.9 else 1.0)  # noqa: E731
+        vjp = lambda t, z, a, u: (-a, (), ())  # noqa: E731
+    with pytest.raises(deqcore.ConvergenceError) as raised:
+        odeint_adjoint(f, vjp, z, [0, 1, 2], g, row_args=(u,), gradient=gradient, method=method)
+    said, solution = str(raised.value), raised.value.solution
+    assert said.startswith("odeint_adjoint: ")
+    assert "on_failure" not in said
+    forward = gradient == "solver"
+    start, end = (0.0, 1.0) if forward else (1.0, 0.0)
+    if native and not forward:
+        start, end = 2.0, 1.0
+    assert solution.times.tolist() == [start, end]
+    assert f"did not reach t = {end:g}" in said
+    assert solution.value.shape == (2, 2, 1)
+    assert np.isfinite(solution.value[0]).all()
+    assert np.isnan(solution.value[1, 1]).all()
+    assert np.isfinite(solution.value[1, 0]).all() == native
+    asked = "f answered" if forward else "f or its product answered" if native else "f or vjp answered"
+    assert asked in solution.explain()
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "solver", "frozen"])
 def test_a_gradient_that_is_no_number_is_not_returned(gradient):
     z0, times, method = np.ones((2, 3)), [0.0, 1.0], RK4(4)
     z = odeint(lambda t, z: -z, z0, times, method=method).value

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import numpy as np
@@ -252,7 +253,12 @@ def test_exceptions_come_out_unchanged():
         ({"t": [0.0]}, ValueError, "t: 1 given"),
         ({"t": [0.0, 0.0]}, ValueError, "only rise or only fall"),
         ({"t": [0.0, 1.0, 0.5]}, ValueError, "only rise or only fall"),
-        ({"t": [0.0, np.inf]}, ValueError, "finite times"),
+        ({"t": [0.0, 1.0, 0.5]}, ValueError, "t: 1.0 at index 1 and then 0.5"),
+        ({"t": [1.0, 0.5, 0.5]}, ValueError, "t: 0.5 at index 1 and then 0.5"),
+        ({"t": [0.0, np.inf]}, ValueError, "t: inf at index 1; expected finite times"),
+        ({"method": "rk4", "rtol": -1.0}, ValueError, "rtol"),
+        ({"method": "rk4", "atol": np.nan}, ValueError, "atol"),
+        ({"method": "rk4", "rtol": "a"}, TypeError, "rtol"),
         ({"args": 3}, TypeError, "args"),
         ({"row_args": (np.ones(3),)}, ValueError, r"row_args\[0\]"),
         ({"method": "heun"}, ValueError, "method: 'heun' given"),
@@ -279,6 +285,58 @@ def test_bad_input_is_refused_by_name(change, error, words):
     given = {"f": lambda t, z: -z, "z0": np.ones((2, 2)), "t": [0.0, 1.0]} | change
     with pytest.raises(error, match=words):
         odeint(given.pop("f"), given.pop("z0"), given.pop("t"), **given)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [1e6, 1e6 + 10],
+        [1e6 + 10, 1e6],
+        [-1e6, -1e6 + 10],
+        [0.0, 1e6, 1e6 + 10],
+        [0.0, 1e39],
+        np.linspace(0, 1, 10**5),
+    ],
+    ids=str,
+)
+def test_times_that_float32_cannot_tell_apart_are_refused_where_f_gets_them_in_float32(times):
+    def f(t, z):
+        return np.float32(1) * np.cos(t, dtype=np.float32) + 0 * z
+
+    z0 = np.zeros((2, 1), np.float32)
+    with pytest.raises(ValueError, match=r"t: .* at index \d+ given with a float32 z0; .*control='batch'"):
+        odeint(f, z0, times)
+    fine = {"method": "euler", "on_failure": "return"}  # elsewhere the times are not what is asked about
+    odeint(lambda t, z: 0 * z, z0, times, control="batch", **fine)
+    odeint(lambda t, z: 0 * z, z0[0], times, **fine)
+    odeint(lambda t, z: 0 * z, z0.astype(np.float64), times, **fine)
+    odeint(deqcore.maps.Dense(np.eye(1, dtype=np.float32)), z0, times, row_args=(z0,), **fine)
+
+
+@pytest.mark.parametrize(
+    "times", [np.linspace(0, 1, 1001), np.linspace(1, 0, 5001), np.logspace(-6, 3, 50), [1e3, 1e3 + 10]], ids=str
+)
+def test_times_that_float32_resolves_are_good_enough(times):
+    z0, rtol = np.zeros((2, 1), np.float32), 1e-4
+    value = odeint(lambda t, z: np.cos(t) + 0 * z, z0, times, rtol=rtol, atol=rtol).value[:, 0, 0]
+    assert np.abs(value - (np.sin(times) - np.sin(times[0]))).max() < 20 * rtol
+
+
+def test_fixed_steps_ask_for_no_tolerance():
+    z0 = np.ones((2, 3), np.float32)
+    plain = odeint(lambda t, z: -z, z0, [0, 1], method=RK4(4))
+    tight = odeint(lambda t, z: -z, z0, [0, 1], method=RK4(4), rtol=1e-8, atol=0.0)
+    assert np.array_equal(plain.value, tight.value)
+    with pytest.raises(ValueError, match="rtol"):
+        odeint(lambda t, z: -z, z0, [0, 1], rtol=1e-8)
+
+
+def test_a_time_for_the_batch_leaves_float32_as_it_is():
+    """By the function that the docstring names; np.cos of a float is float64."""
+    z0 = np.zeros((2, 1), np.float32)
+    solution = odeint(lambda t, z: math.cos(t) + 0 * z, z0, [0, 1], control="batch", rtol=1e-5)
+    assert solution.value.dtype == np.float32
+    assert np.allclose(solution.value[-1], np.sin(1), atol=1e-4)
 
 
 def test_methods_refuse_what_they_cannot_do():

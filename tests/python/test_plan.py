@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deqcore import Anderson, AndersonTypeI, Broyden, Picard, fixed_point
+from deqcore import RK4, Anderson, AndersonTypeI, Broyden, DormandPrince, Picard, fixed_point
 from deqcore._plan import Plan, plan
 
 METHODS = [
@@ -109,6 +109,12 @@ def test_rungs_are_lowered_one_by_one():
     assert isinstance(lowered, Plan)
 
 
+@pytest.mark.parametrize(("name", "method"), [("rk4", RK4()), ("dopri5", DormandPrince())])
+def test_methods_of_integrations_go_by_their_names(name, method):
+    assert plan(4, 4, method=name) == plan(4, 4, method=method, times=2)
+    assert plan(4, 4, method=name, times=3).result_bytes > plan(4, 4, method=name).result_bytes
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -118,6 +124,15 @@ def test_rungs_are_lowered_one_by_one():
         (lambda: plan(4, 4, int), TypeError, "^dtype: .*expected float32 or float64"),
         (lambda: plan(4, 4, method="gmres"), ValueError, "^method: 'gmres' given; expected one of"),
         (lambda: plan(4, 4, method=[]), ValueError, "^method: an empty list given"),
+        (lambda: plan(4, 4, method="rk5"), ValueError, "^method: 'rk5' given; expected one of .*'picard'.*'rk4'"),
+        (lambda: plan(4, 4, method=RK4(4), jvp=True), ValueError, "^jvp: True given with a method of odeint"),
+        (lambda: plan(4, 4, method="anderson", times=7), ValueError, "^times: 7 given; expected None"),
+        (lambda: plan(4, 4, method="rk4", times=1), ValueError, "^times: 1 given"),
+        (
+            lambda: plan(4, 4, method="rk4", memory_budget=-1),
+            ValueError,
+            "^memory_budget: -1 given; expected at least 1",
+        ),
         (lambda: plan(4, 4, memory_budget=0), ValueError, "^memory_budget: 0 given; expected at least 1"),
         (lambda: plan(4, 4, memory_budget=1e9), TypeError, "^memory_budget: 1000000000.0 given; expected an integer"),
         (lambda: plan(4, 4, budget=9), TypeError, "^plan\\(\\) has no option 'budget'; did you mean 'memory_budget'"),

@@ -31,13 +31,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from .. import RK4, OdeGradients, OdeSolution, odeint, odeint_adjoint
 from .._arrays import check_numpy, describe, numpy_door
-from .._options import integer, real
+from .._options import integer, keyword_options, real, refuse_unknown
 from .._training import Arrays, cosine, cross_entropy, descend, gaussian
 from ..maps import Field
 
@@ -127,8 +127,9 @@ class Report:
         forward: the integration.
         backward: its gradient; None where none was asked for.
         distance: float64, \\|z(1) - z(0)\\| of each row: the length of its way as the crow flies.
-        field_at_end: float64, \\|F(z(1), u)\\| of each row. Not expected to be small: z(1) is where the time is up, not
-            where the field is at rest. It takes an evaluation of its own, which ``nfe_forward`` does not count.
+        field_at_end: float64, \\|F(z(1), u)\\| of each row; NaN where the integration did not arrive. Not expected
+            to be small: z(1) is where the time is up, not where the field is at rest. It takes an evaluation of its
+            own, which ``nfe_forward`` does not count.
 
     Example:
         >>> import numpy as np
@@ -147,7 +148,7 @@ class Report:
 
     @cached_property
     def field_at_end(self) -> np.ndarray:
-        """\\|F(z(1), u)\\| of each row."""
+        """\\|F(z(1), u)\\| of each row; NaN where the integration did not arrive."""
         return _lengths(self._rest())
 
     @property
@@ -207,9 +208,8 @@ class Result:
 
     @property
     def labels(self) -> np.ndarray:
-        """The class with the highest score."""
-        labels: np.ndarray = self.scores.argmax(1)
-        return labels
+        """The class with the highest score; -1 where the integration did not arrive."""
+        return np.where(np.isnan(self.scores).any(1), -1, self.scores.argmax(1))
 
     def __repr__(self) -> str:
         """The report."""
@@ -319,6 +319,9 @@ class HomoODE:
             ConvergenceError: an integration did not arrive and ``on_failure`` is ``"raise"``.
             TypeError, ValueError: an argument of the wrong kind, dtype, shape or range, or not finite.
         """
+        for name in options:
+            if name not in _OF_CALL:
+                refuse_unknown("HomoODE", {name: options[name]}, _OF_CALL)
         x = self._inputs(x)
         return self._forward(self.condition(x), rtol=rtol, atol=atol, control=control, **options)
 
@@ -348,6 +351,7 @@ class HomoODE:
         atol: float = 1e-3,
         max_steps: int = 10000,
         threads: int | None = None,
+        **unknown: NoReturn,
     ) -> Evaluation:
         """The mean cross-entropy and its gradients to all weights, to the start and to the condition.
 
@@ -369,6 +373,8 @@ class HomoODE:
             ConvergenceError: an integration did not arrive.
             TypeError, ValueError: an argument of the wrong kind, dtype, shape or range, or not finite.
         """
+        if unknown:
+            refuse_unknown("loss_and_gradients", unknown, _OF_LOSS)
         x, labels = self._inputs(x), self._labels(labels, len(x))
         method = RK4(steps=4) if method is None else method
         shared: dict[str, Any] = {"method": method, "rtol": rtol, "atol": atol, "max_steps": max_steps}
@@ -398,7 +404,15 @@ class HomoODE:
         z0 = np.tile(w.z0, (len(u), 1))
         forward = odeint(self.field, z0, _TIMES, row_args=(u,), **options)
         ends = forward.value[-1]
-        report = Report(forward, None, _lengths(ends - z0), lambda: self.field(ends, u))
+
+        def rest() -> np.ndarray:
+            arrived = np.isfinite(ends).all(1)
+            at_end: np.ndarray = np.full_like(ends, np.nan)
+            if arrived.any():
+                at_end[arrived] = self.field(ends[arrived], u[arrived])
+            return at_end
+
+        report = Report(forward, None, _lengths(ends - z0), rest)
         return Result(ends @ w.V.T + w.d, ends, report)
 
     def _check(self, array: Any, name: str, shape: tuple[int, ...]) -> None:
@@ -429,6 +443,10 @@ class HomoODE:
             )
         array: np.ndarray = labels
         return array
+
+
+_OF_LOSS = keyword_options(HomoODE.loss_and_gradients)
+_OF_CALL = [*keyword_options(HomoODE.__call__), "method", "first_step", "max_steps", "threads", "on_failure"]
 
 
 def _lengths(rows: np.ndarray) -> np.ndarray:
@@ -592,6 +610,9 @@ def train(
         >>> bool((trained(x).labels == labels).mean() > 0.95), bool(epochs[-1].loss < epochs[0].loss)
         (True, True)
     """
+    for name in options:
+        if name not in _OF_LOSS:
+            refuse_unknown("train", {name: options[name]}, [*keyword_options(train), *_OF_LOSS])
     if not isinstance(model, HomoODE):
         raise TypeError(f"model: {describe(model)} given; expected a HomoODE")
     if not isinstance(rng, np.random.Generator):
