@@ -291,16 +291,17 @@ def _natively(
         counts = f._native.differentiate(
             *(blocks[i - 1], blocks[i], condition, *ends, a, du, *gradients, report.native, options, kind, threads)
         )
-        if gradient == "solver":  # forward again, to where it is known to end
-            order, first, last, asked = [i - 1, i], blocks[i - 1], blocks[i], "f"
-        else:
-            order, first, last, asked = [i, i - 1], before, a, "f or its product"
-        arrived = np.where(report.status[:, None] < 0, np.nan, last).astype(a.dtype)
-        _check_arrived(
-            report.solution(values, times[order], counts, chosen, "on", 0, 0),
-            np.stack([first, arrived]).reshape(2, *state.shape),
-            asked,
-        )
+        if (report.status < 0).any():
+            if gradient == "solver":  # forward again, to where it is known to end
+                order, first, last, asked = [i - 1, i], blocks[i - 1], blocks[i], "f"
+            else:
+                order, first, last, asked = [i, i - 1], before, a, "f or its product"
+            arrived = np.where(report.status[:, None] < 0, np.nan, last).astype(a.dtype)
+            _check_arrived(
+                report.solution(values, times[order], counts, chosen, "on", 0, 0),
+                np.stack([first, arrived]).reshape(2, *state.shape),
+                asked,
+            )
         evaluations += counts.questions
         accepted += int(report.integers[1].max())
         rejected += int(report.integers[2].max())
