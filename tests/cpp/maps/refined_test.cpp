@@ -125,6 +125,11 @@ struct Problem {
   Block<float> W, c, z0;
 };
 
+// Rows that did not converge are asked about once more, in full, where any product was rounded.
+std::int64_t once_more() {
+  return PackedBfloat16::supported() ? 1 : 0;
+}
+
 const Method methods[] = {Anderson{}, Picard{}, Broyden{}, AndersonTypeI{}};
 
 // Whatever the products, a status rests on the residual of what is returned, and steps hardly change.
@@ -153,7 +158,7 @@ TEST(RefinedProducts, ReportTheResidualInFullWhereStepsRanOut) {
   for (const Method& method : methods)
     for (const std::int64_t most : {1, 2, 3, 5, 8}) {
       const auto s = p.solve(Products::bfloat16, method, {.rtol = 1e-6, .max_steps = most});
-      EXPECT_EQ(s.counts.rows_asked, (most + 1) * p.rows);  // and once more, in full
+      EXPECT_EQ(s.counts.rows_asked, (most + once_more()) * p.rows);
       for (std::int64_t row = 0; row < p.rows; ++row) {
         EXPECT_EQ(s.report.status[row], Status::out_of_steps);
         EXPECT_NEAR(s.report.residual[row] / p.residual(s, row), 1, 1e-4)
@@ -237,7 +242,7 @@ TEST(RefinedProducts, BackwardSolvesReportTheResidualInFullAndHaveTheSameBits) {
   const Linearised linearised(p, true);
   for (const AdjointMethod& method : adjoint_methods) {
     const auto early = linearised.solve(Products::bfloat16, method, {.rtol = 1e-6, .max_steps = 3});
-    EXPECT_EQ(early.counts.rows_asked, 4 * p.rows);
+    EXPECT_EQ(early.counts.rows_asked, (3 + once_more()) * p.rows);
     for (std::int64_t row = 0; row < p.rows; ++row) {
       EXPECT_EQ(early.report.status[row], Status::out_of_steps);
       EXPECT_NEAR(early.report.residual[row] / linearised.residual(early, row), 1, 1e-4);
