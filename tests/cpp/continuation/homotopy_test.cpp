@@ -12,7 +12,7 @@
 namespace deqcore::test {
 namespace {
 
-const bool registered = register_dialogues<Following>(static_cast<Queues*>(nullptr));
+const bool registered = register_dialogues<Following>(static_cast<SolverQueues*>(nullptr));
 
 template <class Case>
 class FollowOnly : public ::testing::Test {};

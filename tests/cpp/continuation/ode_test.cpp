@@ -19,7 +19,7 @@ namespace {
 
 template <class Entry>
 class Ode : public ::testing::Test {};
-TYPED_TEST_SUITE(Ode, Types<Queues>, Names);
+TYPED_TEST_SUITE(Ode, Types<SolverQueues>, Names);
 
 template <class T>
 using FieldOf = std::function<void(std::int64_t row, double t, const T* z, T* F)>;
