@@ -305,7 +305,8 @@ class SteadyState(Method):
     contraction, only that the rest point attracts: J - I has its eigenvalues in the left half plane. Where others
     converge, it takes several times more evaluations than they do, and the more the stiffer f is. ``rejected`` counts
     steps given up: a step is shortened until its error is small and f is finite at all its stages, so a row ends as
-    ``diverged`` only where the flow itself runs away, and as ``step_underflow`` at a jump of f.
+    ``diverged`` where the flow itself runs away, and as ``step_underflow`` at most jumps of f: a pair whose error does
+    not see one may step across it.
 
     Args:
         pair: ``"bogacki_shampine"`` or ``"dormand_prince"``. Memory: 7 or 10 states per row.

@@ -284,10 +284,11 @@ def _natively(
     du, gradients = np.zeros_like(condition), f._gradients()
     kind, evaluations, accepted, rejected = GRADIENTS.index(gradient), 0, 0, 0
     blocks = values.reshape(len(times), state.rows, state.width)
+    before = np.empty_like(a)  # for what is told of a failure
     for i in range(len(times) - 1, 0, -1):
         report = OdeReport(state.door, state.rows)
         ends = float(times[i - 1]), float(times[i])
-        before = a.copy()  # for what is told of a failure
+        np.copyto(before, a)
         counts = f._native.differentiate(
             *(blocks[i - 1], blocks[i], condition, *ends, a, du, *gradients, report.native, options, kind, threads)
         )

@@ -88,6 +88,22 @@ struct Steps {
   std::int64_t failed = 0;
 };
 
+// Without weights of the error.
+template <class T>
+MeasureStep<T> measure_step(Steps<T>& s, double rtol, double atol) {
+  return {.rows = s.active.view(),
+          .fixed = false,
+          .relax = false,
+          .rtol = rtol,
+          .atol = atol,
+          .errors = {},
+          .answer = std::as_const(s.answer).view(),
+          .at = std::as_const(s.at).view(),
+          .z = std::as_const(s.z).view(),
+          .stages = s.stages,
+          .states = s.view()};
+}
+
 template <class T>
 double rounding(double size) {
   return 20 * std::numeric_limits<T>::epsilon() * (1 + size);
@@ -209,17 +225,8 @@ TYPED_TEST(StageKernels, MeasureStepIsTheErrorAgainstTheTolerance) {
       for (const bool relax : {false, true}) {
         DEQCORE_TRACE_SHAPE(shape);
         Steps<T> s(random, shape, stages, true);
-        MeasureStep<T> kernel = {.rows = s.active.view(),
-                                 .fixed = false,
-                                 .relax = relax,
-                                 .rtol = 0.1,
-                                 .atol = 0.02,
-                                 .errors = {},
-                                 .answer = std::as_const(s.answer).view(),
-                                 .at = std::as_const(s.at).view(),
-                                 .z = std::as_const(s.z).view(),
-                                 .stages = s.stages,
-                                 .states = s.view()};
+        MeasureStep<T> kernel = measure_step(s, 0.1, 0.02);
+        kernel.relax = relax;
         std::copy_n(weights, stages, kernel.errors);
         run(queue, kernel);
         for (std::int64_t row = 0; row < s.rows; ++row) {
@@ -246,17 +253,7 @@ TYPED_TEST(StageKernels, MeansAreFiniteWhereTheNumbersAre) {
   constexpr bool single = std::is_same_v<T, float>;
   const double huge = single ? 1e38 : 1e250, tiny = single ? 1e-38 : 1e-250;
   const auto measure = [&](Steps<T>& s, double atol) {
-    MeasureStep<T> kernel = {.rows = s.active.view(),
-                             .fixed = false,
-                             .relax = false,
-                             .rtol = 0,
-                             .atol = atol,
-                             .errors = {},
-                             .answer = std::as_const(s.answer).view(),
-                             .at = std::as_const(s.at).view(),
-                             .z = std::as_const(s.z).view(),
-                             .stages = s.stages,
-                             .states = s.view()};
+    MeasureStep<T> kernel = measure_step(s, 0, atol);
     kernel.errors[3] = 1;
     run(queue, kernel);
   };
